@@ -1,0 +1,46 @@
+"""Media assets: what a post carries beside its text."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from shared.domain.records import Record, Value
+
+
+class MediaItem(Value):
+    """A media asset as it was when the post was scheduled.
+
+    `uri` is gs://bucket/object or https; what is not known about it is None.
+    """
+
+    id: str
+    uri: str
+    content_type: str
+    size_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    duration_ms: int | None = None
+    alt_text: str | None = None
+
+    @property
+    def is_video(self) -> bool:
+        return self.content_type.startswith("video/")
+
+
+class MediaAsset(Record):
+    """`mediaAssets/{id}`: registered by the backend, resolved onto a post when it is scheduled."""
+
+    company_id: str
+    uri: str
+    content_type: str
+    size_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    duration_ms: int | None = None
+    alt_text: str | None = None
+    created_at: datetime
+    updated_at: datetime
+
+    def item(self, asset_id: str) -> MediaItem:
+        shared = self.model_dump(include=set(MediaItem.model_fields) - {"id"})
+        return MediaItem(id=asset_id, **shared)

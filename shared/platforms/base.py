@@ -1,0 +1,333 @@
+"""The shape of a platform: what an adapter is given, what it yields, what it returns.
+
+An adapter is sans-I/O. Its flows are generators: they yield steps (a `Call`, a `Keep`, a
+`PublicUrl`) and are sent the answers; `driver.py` does the sending. So a conversation of several
+requests reads from top to bottom, and a test can play the platform by hand.
+
+A flow never sleeps, loops over retries, reads a clock or logs. It marks the one call that creates
+the post with `commits=True`; what a lost answer to that call means is the driver's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from shared.domain.accounts import Tokens
+from shared.domain.failures import (
+    AuthExpiredError,
+    PermanentError,
+    PlatformError,
+    Problem,
+    ThrottledError,
+    TransientError,
+)
+from shared.domain.media import MediaItem
+
+# --- what an adapter is given -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is to be posted, as far as limits can be checked before there is a delivery."""
+
+    text: str
+    media: tuple[MediaItem, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One post to one account, as an adapter sees it.
+
+    `platform_user_id` is the account's own id on the platform (a URN, a page id), `handle` its
+    public name where known, `server` the host of a federated platform. `key` is the native
+    idempotency key: the same while the content is the same. `state` holds what an earlier attempt
+    kept. `unsettled_since` is when a call that may have created the post was first sent and never
+    settled: None on a fresh delivery.
+    """
+
+    id: str
+    key: str
+    text: str
+    platform_user_id: str
+    media: tuple[MediaItem, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+    handle: str | None = None
+    server: str | None = None
+    unsettled_since: datetime | None = None
+
+
+# --- what a flow yields -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. At most one of `json`, `form` (with `files`) and `media` is its body.
+
+    `files` maps a multipart field to the media item that is streamed into it; `media` streams the
+    item's bytes as the body itself.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] | None = None
+    json: Any = None
+    form: Mapping[str, str] | None = None
+    files: Mapping[str, MediaItem] | None = None
+    media: MediaItem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Send a request; the flow receives an `httpx.Response` that `classify` let pass.
+
+    `commits`: this call creates the post. `optional`: the flow receives None instead of an error
+    (a permalink that cannot be read does not unpublish a post). `name` is for logs and `classify`.
+    """
+
+    request: Request
+    name: str
+    commits: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Put `state` on record before it is used; it replaces what was kept before."""
+
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PublicUrl:
+    """The flow receives an https URL under which the platform can fetch this item for an hour."""
+
+    item: MediaItem
+
+
+# --- what a flow returns ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The platform has the post. `published_at` is the platform's own time where it gives one.
+
+    `found`: no answer to our call said so; the post was found. It then counts only as evidence.
+    """
+
+    remote_id: str
+    remote_url: str | None = None
+    published_at: datetime | None = None
+    found: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Processing:
+    """The platform works on it; ask again after `check_after` with this state."""
+
+    state: Mapping[str, Any]
+    check_after: timedelta
+
+
+Step = Call | Keep | PublicUrl
+Flow = Generator[Step, Any, Published | Processing]
+RefreshFlow = Generator[Call, Any, Tokens]
+
+
+# --- what a platform declares -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """Repeating the very same call creates nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windowed:
+    """A repeat with the same key is safe between `earliest` and `latest` after the first call."""
+
+    earliest: timedelta
+    latest: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """A lookup can prove that the post is there, never that it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoGuarantee:
+    """Neither key nor lookup: a person decides."""
+
+
+Guarantee = Exact | Windowed | ReadBack | NoGuarantee
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a platform refuses, counted as it counts.
+
+    `media_types` maps a content type to the largest size in bytes. `required_media`: a post without
+    media is refused. `mixed_media`: images and videos may stand together.
+    """
+
+    text_chars: int
+    media_items: int
+    media_types: Mapping[str, int]
+    required_media: bool = False
+    required_text: bool = False
+    mixed_media: bool = False
+    video_items: int = 1
+
+
+class Options(BaseModel):
+    """A platform's own options; each adapter subclasses it. Unknown names are refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Our registration with a platform, from settings: where it answers and who we are there."""
+
+    api_url: str
+    client_id: str | None = None
+    client_secret: str | None = None
+    auth_url: str | None = None
+
+
+class Platform:
+    """One platform's dialect. Subclasses fill in the class attributes and the flows."""
+
+    name: ClassVar[str]
+    label: ClassVar[str]  # as people write it
+    api_url: ClassVar[str]  # where it answers unless a setting says otherwise
+    auth_url: ClassVar[str | None] = None  # where tokens are refreshed, if elsewhere
+    guarantee: ClassVar[Guarantee]
+    limits: ClassVar[Limits]
+    options: ClassVar[type[Options]] = Options
+    # Statuses by which this platform says that it did not accept a committing call. Any other
+    # answer that is not a success leaves the outcome unknown.
+    refusals: ClassVar[frozenset[int]] = frozenset({400, 401, 403, 404, 413, 422, 429})
+    refreshes: ClassVar[bool] = False
+
+    def __init__(self, app: App | None = None) -> None:
+        self.app = app or App(api_url=self.api_url, auth_url=self.auth_url)
+
+    # flows
+
+    def publish(self, delivery: Delivery, token: str) -> Flow:
+        """Create the post, going on from `delivery.state`."""
+        raise NotImplementedError(self.name)
+
+    def refresh(self, tokens: Tokens) -> RefreshFlow:
+        """Exchange the refresh token; absent where `refreshes` is False."""
+        raise NotImplementedError(self.name)
+
+    # reading answers
+
+    def classify(self, call: Call, reply: httpx.Response) -> PlatformError | None:
+        """What `reply` means; None lets it pass to the flow."""
+        status = reply.status_code
+        if 200 <= status < 300:
+            return None
+        message = self.message(reply)
+        about = {"status": status, "request_id": self.request_id(reply)}
+        if status == 401:
+            return AuthExpiredError(message, code="token_refused", **about)
+        if status == 429:
+            return ThrottledError(message, until=self.reset_at(reply), **about)
+        if status == 408 or status >= 500:
+            return TransientError(message, code=f"http_{status}", **about)
+        return PermanentError(message, code=f"http_{status}", **about)
+
+    def message(self, reply: httpx.Response) -> str:
+        """The platform's own sentence about a failure; the status where there is none."""
+        return f"{self.label} answered {reply.status_code}"
+
+    def request_id(self, reply: httpx.Response) -> str | None:
+        """The id that the platform's support asks for."""
+        return None
+
+    def reset_at(self, reply: httpx.Response) -> datetime | timedelta | None:
+        """When a throttled caller may come back: an instant, or a wait from now."""
+        wait = reply.headers.get("Retry-After", "")
+        return timedelta(seconds=int(wait)) if wait.isdigit() else None
+
+    # limits
+
+    def text_length(self, text: str) -> int:
+        """Length as this platform counts it."""
+        return len(text)
+
+    def check(self, draft: Draft) -> list[Problem]:
+        """Every limit that the draft breaks; `field` is relative to the target."""
+        limits = self.limits
+        problems = [
+            *self._check_text(draft),
+            *self._check_media(draft),
+            *self._check_options(draft),
+        ]
+        if limits.required_media and not draft.media:
+            problems.append(Problem("media", "media_required", f"{self.label} posts need media."))
+        if not draft.text.strip() and (limits.required_text or not draft.media):
+            problems.append(
+                Problem("content", "content_required", f"{self.label} posts need text.")
+            )
+        return problems
+
+    def _check_text(self, draft: Draft) -> list[Problem]:
+        length, most = self.text_length(draft.text), self.limits.text_chars
+        if length <= most:
+            return []
+        sentence = f"The text counts {length} on {self.label}, which takes at most {most}."
+        return [Problem("content", "text_too_long", sentence)]
+
+    def _check_media(self, draft: Draft) -> list[Problem]:
+        limits, media = self.limits, draft.media
+        problems = []
+        if len(media) > limits.media_items:
+            sentence = f"{self.label} takes at most {limits.media_items} items, not {len(media)}."
+            problems.append(Problem("media", "too_many_media", sentence))
+        videos = sum(item.is_video for item in media)
+        if videos > limits.video_items or (
+            videos and videos < len(media) and not limits.mixed_media
+        ):
+            sentence = f"{self.label} does not take this mix of images and videos in one post."
+            problems.append(Problem("media", "media_mix", sentence))
+        for index, item in enumerate(media):
+            most = limits.media_types.get(item.content_type)
+            if most is None:
+                kinds = ", ".join(limits.media_types)
+                sentence = f"{self.label} does not take {item.content_type}, only {kinds}."
+                problems.append(Problem(f"media[{index}]", "media_type", sentence))
+            elif item.size_bytes is not None and item.size_bytes > most:
+                sentence = (
+                    f"This {item.content_type} has {item.size_bytes} bytes; "
+                    f"{self.label} takes at most {most}."
+                )
+                problems.append(Problem(f"media[{index}]", "media_too_large", sentence))
+        return problems
+
+    def _check_options(self, draft: Draft) -> list[Problem]:
+        try:
+            self.options.model_validate(draft.options)
+        except ValidationError as error:
+            return [
+                Problem(
+                    ".".join(["options", *map(str, fault["loc"])]), "option_invalid", fault["msg"]
+                )
+                for fault in error.errors(include_url=False)
+            ]
+        return []

@@ -1,0 +1,232 @@
+"""Carries a flow's steps out: the one place that speaks to platforms.
+
+The rule that protects from double posts stands here, above every adapter's `classify`. On the call
+marked `commits`, only two things mean *not accepted*: it never left (no byte was written), or the
+platform refused it in words that the adapter names. Everything else – a 5xx, 408, 3xx, an unlisted
+4xx, a broken body, a 2xx without a readable id, no answer – is an unknown outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import IO, Any, Protocol
+
+import httpx
+
+from shared.domain.accounts import Tokens
+from shared.domain.failures import (
+    OutcomeUnknownError,
+    PlatformError,
+    TransientError,
+)
+from shared.domain.media import MediaItem
+from shared.platforms.base import (
+    Call,
+    Delivery,
+    Keep,
+    Platform,
+    Processing,
+    PublicUrl,
+    Published,
+    RefreshFlow,
+    Request,
+    Step,
+)
+from shared.platforms.wire import FAILURES, Client, Wire
+
+CALL_SECONDS = 20.0  # text and images; one platform call, from connecting to the last byte
+
+
+class Media(Protocol):
+    """Where media bytes come from."""
+
+    def open(self, item: MediaItem) -> IO[bytes]: ...
+
+    def public_url(self, item: MediaItem) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The right to send the committing call until `send_by`: our mark stands on the log."""
+
+    send_by: datetime
+    send_by_monotonic: float
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What one attempt lends the driver.
+
+    `mark_committing` takes the request's hash and returns a permit, or raises. `keep` puts state
+    on record. `ends_at` (monotonic seconds) is the attempt's own deadline.
+    """
+
+    mark_committing: Callable[[str], Permit]
+    keep: Callable[[Mapping[str, Any]], None]
+    now: Callable[[], datetime]
+    ends_at: float
+
+
+class TooLateToSendError(Exception):
+    """`send_by` has passed: another attempt may take this one's outcome for unknown by now."""
+
+
+class Driver:
+    """Drives flows. Connections for committing calls are never reused: a server that closes an
+    idle connection just as we write leaves us not knowing whether it read the request."""
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+        self._client = Client(keep_alive=True)
+        self._fresh = Client(keep_alive=False)
+
+    def publish(
+        self, platform: Platform, delivery: Delivery, token: str, session: Session
+    ) -> Published | Processing:
+        """The platform's outcome. Raises a `PlatformError`, or what `session` raises."""
+        flow = platform.publish(delivery, token)
+        committed = False
+        answer: Any = None
+        while True:
+            try:
+                step = flow.send(answer)
+            except StopIteration as done:
+                return _outcome(done.value)
+            except (LookupError, ValueError, TypeError, AttributeError) as error:
+                raise _unreadable(platform, committed) from error
+            if isinstance(step, Call) and step.commits:
+                answer = self._commit(platform, step, session)
+                committed = True
+            else:
+                answer = self._step(platform, step, session)
+
+    def refresh(self, platform: Platform, tokens: Tokens, *, ends_at: float) -> Tokens:
+        """New tokens. Raises `AuthExpiredError` when the refresh token itself is refused."""
+        flow: RefreshFlow = platform.refresh(tokens)
+        answer: Any = None
+        while True:
+            try:
+                step = flow.send(answer)
+            except StopIteration as done:
+                return tokens.rotated(done.value)
+            except (LookupError, ValueError, TypeError, AttributeError) as error:
+                raise _unreadable(platform, committed=False) from error
+            answer = self._call(platform, step, self._client, Wire(_until(ends_at)))
+
+    def _step(self, platform: Platform, step: Step, session: Session) -> Any:
+        match step:
+            case Keep(state):
+                session.keep(state)
+                return None
+            case PublicUrl(item):
+                return self._media.public_url(item)
+            case Call():
+                try:
+                    return self._call(platform, step, self._client, Wire(_until(session.ends_at)))
+                except PlatformError:
+                    if step.optional:
+                        return None
+                    raise
+
+    def _commit(self, platform: Platform, call: Call, session: Session) -> httpx.Response:
+        permit = session.mark_committing(request_hash(call.request))
+
+        def still_in_time() -> None:
+            if session.now() >= permit.send_by or time.monotonic() >= permit.send_by_monotonic:
+                raise TooLateToSendError
+
+        wire = Wire(_until(session.ends_at), before_write=still_in_time)
+        try:
+            return self._call(platform, call, self._fresh, wire)
+        except OutcomeUnknownError:
+            raise
+        except TransientError as error:
+            if not wire.written or _refused(platform, error):
+                raise
+            raise _unknown(error) from error
+        except PlatformError as error:
+            if _refused(platform, error):
+                raise
+            raise _unknown(error) from error
+
+    def _call(self, platform: Platform, call: Call, client: Client, wire: Wire) -> httpx.Response:
+        request = call.request
+        try:
+            with ExitStack() as stack:
+                reply = client.send(
+                    wire,
+                    request.method,
+                    request.url,
+                    headers=dict(request.headers),
+                    params=request.params,
+                    **self._body(request, stack),
+                )
+        except FAILURES as error:
+            left = "after" if wire.written else "before"
+            message = f"{call.name}: {type(error).__name__} {left} the request had left"
+            raise TransientError(message, code="no_answer") from error
+        failure = _classify(platform, call, reply)
+        if failure is not None:
+            raise failure
+        return reply
+
+    def _body(self, request: Request, stack: ExitStack) -> dict[str, Any]:
+        if request.media is not None:
+            return {"content": stack.enter_context(self._media.open(request.media))}
+        if request.files is not None:
+            files = {
+                field: (item.id, stack.enter_context(self._media.open(item)), item.content_type)
+                for field, item in request.files.items()
+            }
+            return {"data": request.form, "files": files}
+        if request.form is not None:
+            return {"data": request.form}
+        return {} if request.json is None else {"json": request.json}
+
+
+def request_hash(request: Request) -> str:
+    """What is about to be sent, without the credentials: kept with the committing mark."""
+    shown = repr((request.method, request.url, request.params, request.json, request.form))
+    return hashlib.sha256(shown.encode()).hexdigest()
+
+
+def _outcome(value: Published | Processing) -> Published | Processing:
+    if isinstance(value, Published) and not value.remote_id:
+        raise OutcomeUnknownError("the answer names no post", code="no_remote_id")
+    return value
+
+
+def _unreadable(platform: Platform, committed: bool) -> PlatformError:
+    message = f"{platform.label} gave an answer that cannot be read"
+    if committed:
+        return OutcomeUnknownError(message, code="unreadable_answer")
+    return TransientError(message, code="unreadable_answer")
+
+
+def _classify(platform: Platform, call: Call, reply: httpx.Response) -> PlatformError | None:
+    try:
+        return platform.classify(call, reply)
+    except (LookupError, ValueError, TypeError, AttributeError):
+        # An error page instead of the documented body: only the status can be trusted.
+        return Platform.classify(platform, call, reply)
+
+
+def _refused(platform: Platform, error: PlatformError) -> bool:
+    """The platform itself said no: a listed status, or a failure named inside a 2xx body."""
+    status = error.status
+    return status is not None and (status in platform.refusals or 200 <= status < 300)
+
+
+def _unknown(error: PlatformError) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        error.message, code=error.code, status=error.status, request_id=error.request_id
+    )
+
+
+def _until(ends_at: float) -> float:
+    return min(ends_at, time.monotonic() + CALL_SECONDS)
