@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from pydantic import Field
+
 from shared.domain.records import Instant, Record, Value
 
 # A refused refresh token expires the account only when the same version is still current one
@@ -62,7 +64,7 @@ class SocialAccount(Record):
     refreshable: bool = False
     refresh_refusal: RefreshRefusal | None = None
     paused_until: int = 0
-    limits: dict[str, Any] = {}
+    limits: dict[str, Any] = Field(default_factory=dict)
     created_at: Instant
     updated_at: Instant
 

@@ -2,7 +2,7 @@
 
 JobError                      raised by jobs and store, answered by `edge`
 ├── NotFoundError             404
-├── ConflictError             409  another payload under the same key, or a state that forbids it
+├── ConflictError             409  same key with another payload, or a state that forbids it
 ├── RefusedError              422  one problem per field or target
 ├── BadRequestError           400  the body is not what the route takes
 └── UnavailableError          503  store or queue did not answer; nothing is half done

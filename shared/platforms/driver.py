@@ -212,7 +212,12 @@ def _classify(platform: Platform, call: Call, reply: httpx.Response) -> Platform
     try:
         return platform.classify(call, reply)
     except (LookupError, ValueError, TypeError, AttributeError):
-        # An error page instead of the documented body: only the status can be trusted.
+        # An error page instead of the documented body. 401 and 429 need no body to be understood.
+        if call.commits and reply.status_code not in (401, 429):
+            message = (
+                f"{platform.label} answered {reply.status_code} with a body that is not its own"
+            )
+            return OutcomeUnknownError(message, code="unreadable_answer", status=reply.status_code)
         return Platform.classify(platform, call, reply)
 
 
