@@ -93,7 +93,13 @@ class PlatformError(Exception):
 
 
 class PermanentError(PlatformError):
-    pass
+    """`absent`: this answer also proves that an earlier, unanswered call created nothing."""
+
+    absent = False
+
+    def but_absent(self) -> PermanentError:
+        self.absent = True
+        return self
 
 
 class DuplicateError(PermanentError):

@@ -1,0 +1,124 @@
+"""What an owner may do to a delivery: cancel, edit, reschedule, retry. Decisions only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.domain.dead_letters import DeadLetter, LetterStatus
+from shared.domain.deliveries import (
+    BURIED,
+    CHANGEABLE,
+    Change,
+    PublishLog,
+    Status,
+    ended,
+    evolve,
+    hop_to,
+    sweep_at,
+)
+from shared.domain.media import MediaItem
+from shared.domain.schedules import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What a delivery is to send from now on; None keeps what it had."""
+
+    content: str | None = None
+    media: tuple[MediaItem, ...] | None = None
+    options: dict[str, Any] | None = None
+
+    def fields(self) -> dict[str, Any]:
+        given = {"content": self.content, "media": self.media, "options": self.options}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def changeable(log: PublishLog) -> bool:
+    """Cancel, edit and reschedule apply to what has not begun, or waits between attempts."""
+    return log.status in CHANGEABLE
+
+
+# A container or upload made for the old content or time must not be used for the new one.
+_AFRESH: dict[str, Any] = {"state": {}, "parts": ()}
+
+
+def cancel(log: PublishLog, now: datetime) -> Change:
+    """An earlier call that was never settled may still have made a post: that stays unknown."""
+    if log.unsettled_since is not None:
+        return Change(ended(log, now, Status.UNKNOWN, error_code="cancelled_after_unknown"))
+    return Change(ended(log, now, Status.CANCELLED, **_AFRESH))
+
+
+def edit(log: PublishLog, correction: Correction, now: datetime) -> Change:
+    return Change(evolve(log, now, **_AFRESH, **correction.fields()))
+
+
+def reschedule(log: PublishLog, plan: Plan, now: datetime) -> Change:
+    """A new generation: whatever task of the old time still arrives is void."""
+    promote_at = plan.promote_at(now)
+    moved = evolve(
+        log,
+        now,
+        status=Status.PENDING,
+        generation=log.generation + 1,
+        hop=log.hop + 1,
+        due_at=plan.due_at,
+        latest_at=plan.latest_at,
+        promote_at=promote_at,
+        sweep_at=sweep_at(plan.due_at, plan.latest_at),
+        sweep_hops=0,
+        next_retry_at=None,
+        attempts_spent=0,
+        owner=None,
+        lease_ends_at=None,
+        error_code=None,
+        error_message=None,
+        **_AFRESH,
+    )
+    return Change(moved, wakes=promote_at is None)
+
+
+def retryable(log: PublishLog, *, accepts_risk: bool) -> bool:
+    """A known failure may be sent again; an unknown one only by a person who takes the risk."""
+    if log.status is Status.UNKNOWN:
+        return accepts_risk and not log.is_open
+    return log.status in BURIED
+
+
+def retry(
+    log: PublishLog,
+    correction: Correction,
+    now: datetime,
+    *,
+    latest_at: datetime,
+    letter: DeadLetter | None,
+) -> Change:
+    """Send it again under a new generation. Its dead letter is closed in the same commit."""
+    fields = correction.fields()
+    fresh: dict[str, Any] = {
+        "status": Status.PENDING,
+        "generation": log.generation + 1,
+        "latest_at": latest_at,
+        "attempts_spent": 0,
+        "lookups": 0,
+        "error_code": None,
+        "error_message": None,
+        "next_retry_at": None,
+        "state": {},
+        "committing": None,
+        "remote_id": None,
+        "remote_url": None,
+        "published_at": None,
+        "raw_response": None,
+    }
+    base = log.model_copy(update={"latest_at": latest_at})
+    again = hop_to(base, now, now, **fresh, **fields)
+    closed = None
+    if letter is not None and letter.status is LetterStatus.OPEN:
+        redriven = {"status": LetterStatus.REDRIVEN, "updated_at": now}
+        closed = letter.model_copy(
+            update=redriven | {"redriven_to": f"{log.id}-{again.generation}"}
+        )
+    return Change(again, wakes=True, letter=closed)

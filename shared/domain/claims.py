@@ -1,0 +1,480 @@
+"""The life of a delivery, as decisions: given what was read, what is to be written.
+
+    a task arrives ─ begin ──> settled? replay · cancelled, other generation? void
+                               before its time? early · live lease? busy
+                               lease ran out with `committing`? unknown
+                               past latestAt? missed · paused, throttled? waiting
+                               account gone? failed · attempts spent? failed
+                               else claim: fresh owner, lease, fencing token + 1, attempt on record
+                   ─ mark ───> `committing`, just before the one call that creates the post
+                   ─ settle ─> success | accepted | retry | waiting | failed | unknown
+
+A task is a wake-up, never a permission: `begin` decides from the record alone, so an early, stale
+or doubled task does no harm. Nothing here reads a clock or draws a random number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from shared.domain import keys, leases, retries
+from shared.domain.accounts import AccountStatus, SocialAccount, pause_until
+from shared.domain.controls import Controls
+from shared.domain.deliveries import (
+    ATTEMPTS_KEPT,
+    ENDED,
+    RAW_CHARS,
+    Attempt,
+    Change,
+    Committing,
+    PublishLog,
+    Status,
+    bury,
+    ended,
+    evolve,
+    hop_to,
+    lateness,
+    sweep_at,
+)
+from shared.domain.failures import (
+    AuthExpiredError,
+    DuplicateError,
+    OutcomeUnknownError,
+    PermanentError,
+    PlatformError,
+    ThrottledError,
+    TransientError,
+)
+
+THROTTLE_DEFAULT = timedelta(seconds=60)  # where the platform does not say when to come back
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was read together: one instant's view of a delivery. `account` is None when gone."""
+
+    log: PublishLog
+    account: SocialAccount | None
+    controls: Controls
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """A task at the door: what it claims to be. None where it does not say."""
+
+    generation: int | None = None
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The claim: this attempt may publish. `change` is written first."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Nothing to publish now; `change` says what becomes of the delivery instead."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Settled before: the answer is on record."""
+
+    log: PublishLog
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """The task's delivery is cancelled, redone under another generation, or was never there."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another attempt holds the lease."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """Before its time: the task on record only has to exist."""
+
+    log: PublishLog
+
+
+Decision = Begun | Moved | Replay | Void | Busy | Early
+
+
+def begin(seen: Seen, knock: Knock, *, now: datetime, owner: str, exact: bool) -> Decision:
+    """What to do with a task that has arrived. `exact`: the platform's guarantee is `Exact`."""
+    log = seen.log
+    if knock.generation is not None and knock.generation != log.generation:
+        return Void("another generation")
+    if log.status is Status.CANCELLED:
+        return Void("cancelled")
+    if not log.is_open:
+        return Replay(log)
+    if log.status is Status.PROCESSING:
+        if _leased(log, now):
+            return Busy(log.lease_ends_at or now)
+        log = _crashed(log)
+        if log.committing is not None:
+            return Moved(unknown(log, now, exact=exact, code="attempt_lost"))
+    elif now < log.due_at - leases.EARLY:
+        if knock.task_id == keys.task_id(log.id, log.generation, log.hop):
+            # This very task is the one on record and is gone once we answer: it needs a successor.
+            waits_on = {"status": log.status, "next_retry_at": log.next_retry_at}
+            return Moved(Change(hop_to(log, now, log.due_at, **waits_on), wakes=True))
+        return Early(log)
+    held = _held_back(Seen(log, seen.account, seen.controls), now)
+    if held is not None:
+        return Moved(held)
+    return Begun(Change(_claimed(log, now, owner)))
+
+
+def _leased(log: PublishLog, now: datetime) -> bool:
+    return log.lease_ends_at is not None and now < log.lease_ends_at
+
+
+def _crashed(log: PublishLog) -> PublishLog:
+    """The log with its last attempt marked as one that never answered."""
+    if not log.attempts or log.attempts[-1].outcome is not None:
+        return log
+    last = log.attempts[-1].model_copy(update={"outcome": "crashed", "code": "attempt_lost"})
+    return log.model_copy(update={"attempts": (*log.attempts[:-1], last)})
+
+
+def _held_back(seen: Seen, now: datetime) -> Change | None:
+    """Why this delivery may not be tried now, as what becomes of it; None when it may."""
+    log, account, controls = seen.log, seen.account, seen.controls
+    if now >= log.latest_at:
+        message = f"Not published by {log.latest_at.isoformat()}, the latest time it may be."
+        return bury(log, now, Status.MISSED, code="missed", message=message)
+    where = {
+        "platform": log.platform,
+        "account_id": log.account_id,
+        "company_id": log.company_id,
+        "queue": keys.queue(log.platform),
+    }
+    pause = controls.pause_of(**where, now=now)
+    if pause is not None:
+        return Change(_paused(log, now, until=pause.until))
+    if account is None or account.status is AccountStatus.DISABLED:
+        message = "The account was disconnected. Connect it again and retry the delivery."
+        return bury(log, now, Status.FAILED, code="account_disconnected", message=message)
+    if account.status is AccountStatus.EXPIRED or account.refused_for_good(now):
+        message = "The platform refuses the account's token. Reconnect the account."
+        return bury(log, now, Status.FAILED, code="auth_expired", message=message)
+    free_at = max(account_free_at(account, log), controls.throttled_until(log.platform))
+    if free_at > now:
+        return waiting(log, now, free_at, code="throttled")
+    if log.attempts_spent >= retries.policy(log.platform).attempts:
+        message = f"No attempt of {log.attempts_spent} came to an end."
+        return bury(log, now, Status.FAILED, code="attempts_exhausted", message=message)
+    return None
+
+
+def account_free_at(account: SocialAccount, log: PublishLog) -> datetime:
+    """When the account's throttle ends; the delivery's own time where there is none."""
+    return datetime.fromtimestamp(account.paused_until / 1000, tz=log.due_at.tzinfo)
+
+
+def _paused(log: PublishLog, now: datetime, *, until: datetime | None) -> PublishLog:
+    """No successor: a resume, or the sweep, wakes it."""
+    status = log.status if log.unsettled_since else Status.WAITING
+    look = min(until or log.latest_at, log.latest_at)
+    fields: dict[str, Any] = {"error_code": "paused", "next_retry_at": look, "sweep_at": look}
+    return evolve(log, now, status=status, owner=None, lease_ends_at=None, **fields)
+
+
+def waiting(log: PublishLog, now: datetime, until: datetime, *, code: str, **about: Any) -> Change:
+    """Throttled: come back then, without spending an attempt."""
+    status = Status.UNKNOWN if log.unsettled_since else Status.WAITING
+    fields = {"status": status, "error_code": code, **about}
+    return Change(hop_to(log, now, until, **fields), wakes=True)
+
+
+def _claimed(log: PublishLog, now: datetime, owner: str) -> PublishLog:
+    lease_ends_at = now + leases.LEASE
+    attempt = Attempt(
+        number=log.attempts_spent + 1,
+        generation=log.generation,
+        hop=log.hop,
+        owner=owner,
+        started_at=now,
+        lateness_ms=int(lateness(log, now) / timedelta(milliseconds=1)),
+    )
+    look = max(log.sweep_at or now, lease_ends_at)  # kept where possible: it is an indexed field
+    return evolve(
+        log,
+        now,
+        status=Status.PROCESSING,
+        owner=owner,
+        lease_ends_at=lease_ends_at,
+        fencing_token=log.fencing_token + 1,
+        attempts=(*log.attempts, attempt)[-ATTEMPTS_KEPT:],
+        attempts_spent=log.attempts_spent + 1,
+        sweep_hops=0,
+        sweep_at=look,
+        promote_at=None,
+    )
+
+
+# --- while it runs --------------------------------------------------------------------------------
+
+
+def mark(log: PublishLog, now: datetime, *, owner: str, request_hash: str) -> Change | None:
+    """The `committing` mark; None when the lease has run out and nothing may be sent."""
+    if log.owner != owner or not _leased(log, now):
+        return None
+    committing = Committing(
+        at=now,
+        send_by=min(now + leases.SEND_WITHIN, log.lease_ends_at or now),
+        owner=owner,
+        native_key=log.native_key,
+        request_hash=request_hash,
+    )
+    since = log.unsettled_since or now
+    return Change(evolve(log, now, committing=committing, unsettled_since=since))
+
+
+def keep(log: PublishLog, now: datetime, *, owner: str, state: Mapping[str, Any]) -> Change | None:
+    """State on record before it is used; None when the lease has run out."""
+    if log.owner != owner or not _leased(log, now):
+        return None
+    return Change(evolve(log, now, state=dict(state)))
+
+
+# --- what came of it ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The platform has the post. `found`: no answer to our call said so, a lookup did."""
+
+    remote_id: str
+    remote_url: str | None
+    published_at: datetime | None
+    found: bool
+    raw: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InWork:
+    """The platform works on it; look again after `check_after` with `state`."""
+
+    state: Mapping[str, Any]
+    check_after: timedelta
+
+
+Result = Posted | InWork | PlatformError
+
+
+def settle(log: PublishLog, result: Result, *, now: datetime, jitter: float, exact: bool) -> Change:
+    """What an attempt's result makes of its log. Total: every result leads to one change."""
+    log = _answered(log, result, now)
+    if isinstance(result, PlatformError) and not isinstance(result, OutcomeUnknownError):
+        log = _refused(log)
+    match result:
+        case Posted(found=False):
+            return Change(_success(log, result, now))
+        case Posted():
+            return _by_evidence(log, result, now, exact=exact)
+        case InWork(state, check_after):
+            unspent = {"attempts_spent": log.attempts_spent - 1, "state": dict(state)}
+            status = Status.UNKNOWN if log.unsettled_since else Status.ACCEPTED
+            at = now + check_after
+            return Change(hop_to(log, now, at, status=status, **unspent), wakes=True)
+        case DuplicateError() if log.unsettled_since is not None:
+            found = Posted(result.remote_id, result.remote_url, result.published_at, True, None)
+            return _by_evidence(log, found, now, exact=exact)
+        case OutcomeUnknownError():
+            return unknown(log, now, exact=exact, code=result.code, message=result.message)
+        case ThrottledError():
+            return _throttled(log, result, now)
+        case TransientError():
+            return _again(log, result, now, jitter=jitter, exact=exact)
+        case AuthExpiredError():
+            message = "The platform refuses the account's token. Reconnect the account."
+            return bury(log, now, Status.FAILED, code="auth_expired", message=message)
+        case PermanentError():
+            if result.absent:
+                log = log.model_copy(update={"unsettled_since": None})
+            about = {"code": result.code, "message": result.message}
+            return bury(log, now, Status.FAILED, **about)
+    raise AssertionError(f"{type(result).__name__} is no result")
+
+
+def _answered(log: PublishLog, result: Result, now: datetime) -> PublishLog:
+    """The log with its last attempt completed."""
+    fields: dict[str, Any] = {"ended_at": now, "outcome": _OUTCOME[_kind(result)]}
+    if isinstance(result, PlatformError):
+        fields |= {
+            "code": result.code,
+            "message": result.message,
+            "http_status": result.status,
+            "request_id": result.request_id,
+        }
+    if not log.attempts:
+        return log
+    last = log.attempts[-1].model_copy(update=fields)
+    duration = int((now - last.started_at) / timedelta(milliseconds=1))
+    raw = (result.raw or "")[:RAW_CHARS] if isinstance(result, Posted) else ""
+    update = {"attempts": (*log.attempts[:-1], last), "duration_ms": duration}
+    return log.model_copy(update=update | ({"raw_response": raw} if raw else {}))
+
+
+_OUTCOME: dict[type, str] = {
+    Posted: "success",
+    InWork: "accepted",
+    ThrottledError: "throttled",
+    TransientError: "transient",
+    AuthExpiredError: "auth_expired",
+    OutcomeUnknownError: "unknown",
+    PermanentError: "permanent",
+}
+
+
+def _kind(result: Result) -> type:
+    return next(kind for kind in _OUTCOME if isinstance(result, kind))
+
+
+def _refused(log: PublishLog) -> PublishLog:
+    """Not accepted, in the platform's own words: this mark leaves nothing unsettled."""
+    mark = log.committing
+    if mark is None or mark.owner != log.owner:
+        return log
+    first = log.unsettled_since == mark.at
+    return log.model_copy(
+        update={"committing": None, "unsettled_since": None if first else log.unsettled_since}
+    )
+
+
+def _success(log: PublishLog, posted: Posted, now: datetime) -> PublishLog:
+    return ended(
+        log,
+        now,
+        Status.SUCCESS,
+        remote_id=posted.remote_id,
+        remote_url=posted.remote_url,
+        published_at=posted.published_at or now,
+        committing=None,
+        unsettled_since=None,
+        error_code=None,
+        error_message=None,
+    )
+
+
+def _by_evidence(log: PublishLog, posted: Posted, now: datetime, *, exact: bool) -> Change:
+    """A post that was found is ours only if we may have created it, and not before we tried."""
+    since = log.unsettled_since
+    too_old = (
+        since is not None
+        and posted.published_at is not None
+        and posted.published_at < since - leases.EVIDENCE_SLACK
+    )
+    if since is None or too_old:
+        return unknown(log, now, exact=exact, code="evidence_too_old")
+    return Change(_success(log, posted, now), by_evidence=True)
+
+
+def unknown(
+    log: PublishLog, now: datetime, *, exact: bool, code: str, message: str | None = None
+) -> Change:
+    """It may be there. Where repeating the same call is safe it is looked into by itself."""
+    sentence = message or "The platform may have taken the post; no readable answer came."
+    about: dict[str, Any] = {"error_code": code, "error_message": sentence}
+    since = log.unsettled_since or now
+    look = retries.next_lookup(log.lookups, since, now) if exact else None
+    if look is None:
+        return Change(ended(log, now, Status.UNKNOWN, **about))
+    about |= {"lookups": log.lookups + 1, "attempts_spent": 0}
+    return Change(hop_to(log, now, look, status=Status.UNKNOWN, **about), wakes=True)
+
+
+def _throttled(log: PublishLog, error: ThrottledError, now: datetime) -> Change:
+    until = (
+        error.until
+        if isinstance(error.until, datetime)
+        else now + (error.until or THROTTLE_DEFAULT)
+    )
+    until_ms = pause_until(until, now)
+    at = datetime.fromtimestamp(until_ms / 1000, tz=now.tzinfo)
+    about = {"error_message": error.message, "attempts_spent": log.attempts_spent - 1}
+    change = waiting(log, now, max(at, now), code="throttled", **about)
+    if error.scope == "platform":
+        return replace(change, pause_platform=until_ms)
+    return replace(change, pause_account=until_ms)
+
+
+def _again(
+    log: PublishLog, error: TransientError, now: datetime, *, jitter: float, exact: bool
+) -> Change:
+    about = {"error_code": error.code, "error_message": error.message}
+    if log.unsettled_since is not None:
+        return unknown(log, now, exact=exact, code=error.code, message=error.message)
+    policy = retries.policy(log.platform)
+    if log.attempts_spent >= policy.attempts:
+        return bury(log, now, Status.FAILED, code=error.code, message=error.message)
+    at = now + retries.backoff(log.attempts_spent, jitter=jitter, policy=policy)
+    return Change(hop_to(log, now, at, status=Status.RETRY, **about), wakes=True)
+
+
+def snooze(log: PublishLog, now: datetime, until: datetime, *, code: str) -> Change:
+    """This attempt found that it has to wait for something of ours, and spends no attempt."""
+    log = _refused(log)
+    last = log.attempts[-1].model_copy(update={"ended_at": now, "outcome": "snoozed", "code": code})
+    log = log.model_copy(update={"attempts": (*log.attempts[:-1], last)})
+    return waiting(log, now, until, code=code, attempts_spent=log.attempts_spent - 1)
+
+
+def late_answer(log: PublishLog, result: Result, *, now: datetime, owner: str) -> Change | None:
+    """The platform's own answer, after the delivery was taken for unknown: only the owner of the
+    `committing` mark may still say what came of it, and only success or failure."""
+    mark = log.committing
+    if log.status is not Status.UNKNOWN or mark is None or mark.owner != owner:
+        return None
+    if isinstance(result, Posted) and not result.found:
+        return Change(_success(log, result, now))
+    refused = isinstance(result, PermanentError) and log.unsettled_since == mark.at
+    if isinstance(result, PermanentError) and refused:
+        log = log.model_copy(update={"committing": None, "unsettled_since": None})
+        return bury(log, now, Status.FAILED, code=result.code, message=result.message)
+    return None
+
+
+# --- what nobody woke ----------------------------------------------------------------------------
+
+
+def sweep(seen: Seen, *, now: datetime, exact: bool) -> Change | None:
+    """What the sweep makes of a delivery that is still open after its grace; None: leave it."""
+    log = seen.log
+    if not log.is_open or log.sweep_at is None or now < log.sweep_at:
+        return None
+    if log.status is Status.PROCESSING:
+        if _leased(log, now):
+            return None
+        log = _crashed(log)
+        if log.committing is not None:
+            return unknown(log, now, exact=exact, code="attempt_lost")
+    held = _held_back(Seen(log, seen.account, seen.controls), now)
+    if held is not None and (not held.wakes or held.log.status in ENDED):
+        return held
+    if log.sweep_hops >= leases.SWEEP_HOPS and log.committing is None:
+        message = f"Its task was made {log.sweep_hops} times and never reached the function."
+        return bury(log, now, Status.FAILED, code="cannot_start", message=message)
+    hops = log.sweep_hops + 1
+    status = log.status if log.status is not Status.PROCESSING else Status.RETRY
+    again = hop_to(log, now, now, status=status, sweep_hops=hops)
+    return Change(
+        again.model_copy(update={"sweep_at": sweep_at(now, log.latest_at, hops)}), wakes=True
+    )
