@@ -223,6 +223,7 @@ def _claimed(log: PublishLog, now: datetime, owner: str) -> PublishLog:
         fencing_token=log.fencing_token + 1,
         attempts=(*log.attempts, attempt)[-ATTEMPTS_KEPT:],
         attempts_spent=log.attempts_spent + 1,
+        next_retry_at=None,
         sweep_hops=0,
         sweep_at=look,
         promote_at=None,
@@ -279,14 +280,27 @@ class InWork:
 Result = Posted | InWork | PlatformError
 
 
-def settle(log: PublishLog, result: Result, *, now: datetime, jitter: float, exact: bool) -> Change:
-    """What an attempt's result makes of its log. Total: every result leads to one change."""
+def settle(
+    log: PublishLog,
+    result: Result,
+    *,
+    now: datetime,
+    jitter: float,
+    exact: bool,
+    taken: bool = False,
+) -> Change:
+    """What an attempt's result makes of its log. Total: every result leads to one change.
+
+    `taken`: the post that was found belongs to another delivery, and proves nothing.
+    """
     log = _answered(log, result, now)
     if isinstance(result, PlatformError) and not isinstance(result, OutcomeUnknownError):
         log = _refused(log)
     match result:
         case Posted(found=False):
             return Change(_success(log, result, now))
+        case Posted() if taken:
+            return unknown(log, now, exact=exact, code="evidence_taken")
         case Posted():
             return _by_evidence(log, result, now, exact=exact)
         case InWork(state, check_after):
@@ -294,7 +308,7 @@ def settle(log: PublishLog, result: Result, *, now: datetime, jitter: float, exa
             status = Status.UNKNOWN if log.unsettled_since else Status.ACCEPTED
             at = now + check_after
             return Change(hop_to(log, now, at, status=status, **unspent), wakes=True)
-        case DuplicateError() if log.unsettled_since is not None:
+        case DuplicateError() if log.unsettled_since is not None and not taken:
             found = Posted(result.remote_id, result.remote_url, result.published_at, True, None)
             return _by_evidence(log, found, now, exact=exact)
         case OutcomeUnknownError():

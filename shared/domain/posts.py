@@ -85,9 +85,10 @@ def result(log: PublishLog) -> Result:
 
 
 def shows(before: PublishLog, after: PublishLog) -> bool:
-    """Whether the post has to hear of a move. A claim and what it writes on its way say nothing
-    to the post: a published delivery costs one write of its post, not four."""
-    return after.status is not Status.PROCESSING or before.is_open is False
+    """Whether the post has to hear of a move. A claim, and what an attempt writes on its way, say
+    nothing to it: a published delivery costs its post one write, not three."""
+    begins = after.status is Status.PROCESSING and before.is_open
+    return not begins and result(before) != result(after)
 
 
 def opened(before: PublishLog, after: PublishLog) -> int:

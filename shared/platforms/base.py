@@ -10,7 +10,8 @@ the post with `commits=True`; what a lost answer to that call means is the drive
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import re
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -138,9 +139,18 @@ class Processing:
     check_after: timedelta
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """New tokens as the platform words them: a lifetime, not an instant."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+    expires_in: timedelta | None = None
+
+
 Step = Call | Keep | PublicUrl
 Flow = Generator[Step, Any, Published | Processing]
-RefreshFlow = Generator[Call, Any, Tokens]
+RefreshFlow = Generator[Call, Any, Grant]
 
 
 # --- what a platform declares -------------------------------------------------------------------
@@ -189,6 +199,35 @@ class Limits:
     video_items: int = 1
 
 
+_ID = re.compile(r"[\w:.\-]*")
+_CREDENTIALS = frozenset({"access_token", "refresh_token", "client_secret"})
+
+
+def _private(request: Request) -> Iterator[str]:
+    """What this request says that no log may: its credential, and all that is not a mere id."""
+    yield from request.headers.get("Authorization", "").split()[1:]
+    waiting: list[Any] = [request.json, request.form]
+    while waiting:
+        match waiting.pop():
+            case str(text) if not _ID.fullmatch(text):
+                yield text
+                yield text.replace("\\", "")
+            case Mapping() as fields:
+                waiting += fields.values()
+                yield from (fields[name] for name in _CREDENTIALS & fields.keys())
+            case list() | tuple() as items:
+                waiting += items
+
+
+def fields_of(reply: httpx.Response) -> dict[str, Any]:
+    """The JSON object of an answer that may be anything; empty where it is none."""
+    try:
+        body = reply.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
 class Options(BaseModel):
     """A platform's own options; each adapter subclasses it. Unknown names are refused."""
 
@@ -231,9 +270,18 @@ class Platform:
         """Create the post, going on from `delivery.state`."""
         raise NotImplementedError(self.name)
 
+    def lookup(self, delivery: Delivery, token: str) -> Flow:
+        """Find the post of a call that was never answered: `Published(found=True)`, or raises
+        `OutcomeUnknownError`. Creates nothing; absent where nothing can be read back."""
+        raise NotImplementedError(self.name)
+
     def refresh(self, tokens: Tokens) -> RefreshFlow:
         """Exchange the refresh token; absent where `refreshes` is False."""
         raise NotImplementedError(self.name)
+
+    def guarantee_for(self, delivery: Delivery) -> Guarantee:
+        """`guarantee`, where it depends on the kind of account."""
+        return self.guarantee
 
     # reading answers
 
@@ -242,19 +290,34 @@ class Platform:
         status = reply.status_code
         if 200 <= status < 300:
             return None
-        message = self.message(reply)
+        message, code = self.said(call, reply), self.code(reply)
         about = {"status": status, "request_id": self.request_id(reply)}
         if status == 401:
-            return AuthExpiredError(message, code="token_refused", **about)
+            return AuthExpiredError(message, code=code or "token_refused", **about)
         if status == 429:
-            return ThrottledError(message, until=self.reset_at(reply), **about)
+            until = self.reset_at(reply)
+            return ThrottledError(message, until=until, code=code or "throttled", **about)
         if status == 408 or status >= 500:
-            return TransientError(message, code=f"http_{status}", **about)
-        return PermanentError(message, code=f"http_{status}", **about)
+            return TransientError(message, code=code or f"http_{status}", **about)
+        return PermanentError(message, code=code or f"http_{status}", **about)
+
+    def said(self, call: Call, reply: httpx.Response) -> str:
+        """`message`, without our token and texts: platforms like to quote what they refuse."""
+        sentence = self.message(reply)
+        for private in _private(call.request):
+            sentence = sentence.replace(private, "…")
+        return sentence
 
     def message(self, reply: httpx.Response) -> str:
-        """The platform's own sentence about a failure; the status where there is none."""
+        """The platform's own sentence about a failure; the status where there is none.
+
+        Like `code`, it copes with any body.
+        """
         return f"{self.label} answered {reply.status_code}"
+
+    def code(self, reply: httpx.Response) -> str | None:
+        """The platform's own code of a failure."""
+        return None
 
     def request_id(self, reply: httpx.Response) -> str | None:
         """The id that the platform's support asks for."""

@@ -1,0 +1,345 @@
+"""LinkedIn: posts of members and of organizations.
+
+Source: https://learn.microsoft.com/linkedin/marketing/community-management/shares/posts-api,
+…/images-api, …/little-text-format, …/shared/api-guide/concepts/error-handling and …/rate-limits.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Generator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from urllib.parse import quote
+
+import httpx
+from pydantic import Field
+
+from shared.domain.accounts import Tokens
+from shared.domain.failures import (
+    AuthExpiredError,
+    DuplicateError,
+    OutcomeUnknownError,
+    PermanentError,
+    PlatformError,
+    Problem,
+    ThrottledError,
+    TransientError,
+)
+from shared.domain.media import MediaItem
+from shared.platforms.base import (
+    Call,
+    Delivery,
+    Draft,
+    Flow,
+    Grant,
+    Guarantee,
+    Keep,
+    Limits,
+    NoGuarantee,
+    Options,
+    Platform,
+    Published,
+    ReadBack,
+    RefreshFlow,
+    Request,
+    Step,
+    fields_of,
+)
+
+VERSION = "202601"  # of the API; each is served for about a year, then every call answers 426
+MEGABYTE = 1024 * 1024
+IMAGE_PIXELS = 36_152_320  # width times height has to be less
+ALT_TEXT_CHARS = 4086
+CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
+
+RESERVED = re.compile(r"[\\|{}@\[\]()<>#*_~]")
+HASHTAG = re.compile(r"(?<![\w/&?=])#(?=\w*[^\W\d_])[^\W_]+")
+WRITTEN_TAG = re.compile(r"\{hashtag\|\\?#\|([^}]*)\}")  # how posts that are read back show a tag
+POST_URN = re.compile(r"urn:li:(?:share|ugcPost):(\d+)")
+
+
+class Article(Options):
+    """A link card. LinkedIn reads nothing from the page: what is not given here is not shown."""
+
+    source: str = Field(pattern=r"^https?://")
+    title: str = Field(min_length=1, max_length=400)
+    description: str | None = None
+
+
+class LinkedInOptions(Options):
+    visibility: Literal["PUBLIC", "CONNECTIONS"] = "PUBLIC"
+    article: Article | None = None
+    is_reshare_disabled_by_author: bool = False
+
+
+class LinkedIn(Platform):
+    """`platform_user_id` is the author: `urn:li:person:…` or `urn:li:organization:…`."""
+
+    name = "linkedin"
+    label = "LinkedIn"
+    api_url = "https://api.linkedin.com"
+    auth_url = "https://www.linkedin.com"
+    guarantee = NoGuarantee()
+    limits = Limits(
+        text_chars=3000,
+        media_items=20,
+        media_types={
+            "image/jpeg": 10 * MEGABYTE,
+            "image/png": 10 * MEGABYTE,
+            "image/gif": 10 * MEGABYTE,
+        },
+        video_items=0,
+    )
+    options = LinkedInOptions
+    # 409 is a write conflict, 426 a version of the API that is served no more:
+    # {"status": 426, "code": "NONEXISTENT_VERSION", "message": "Requested version … is not active"}
+    refusals = Platform.refusals | {409, 426}
+    refreshes = True
+
+    def guarantee_for(self, delivery: Delivery) -> Guarantee:
+        """An organization's posts can be read; r_member_social is closed to most apps."""
+        return ReadBack() if _is_organization(delivery) else self.guarantee
+
+    # flows
+
+    def publish(self, delivery: Delivery, token: str) -> Flow:
+        options = LinkedInOptions.model_validate(delivery.options)
+        images = yield from self._upload(delivery, token)
+        post: dict[str, Any] = {
+            "author": delivery.platform_user_id,
+            "commentary": little_text(delivery.text),
+            "visibility": options.visibility,
+            "distribution": {
+                "feedDistribution": "MAIN_FEED",
+                "targetEntities": [],
+                "thirdPartyDistributionChannels": [],
+            },
+            "lifecycleState": "PUBLISHED",
+            "isReshareDisabledByAuthor": options.is_reshare_disabled_by_author,
+        }
+        content = _content(images, options.article)
+        if content:
+            post["content"] = content
+        create = Request("POST", f"{self.app.api_url}/rest/posts", _headers(token), json=post)
+        reply = yield Call(create, "create post", commits=True)
+        urn = reply.headers.get("x-restli-id", "")  # 201 with an empty body
+        return Published(urn, remote_url=_permalink(urn), published_at=_made_at(urn))
+
+    def _upload(
+        self, delivery: Delivery, token: str
+    ) -> Generator[Step, Any, list[tuple[MediaItem, str]]]:
+        """Each item with the URN of its image. An upload that nothing names expires unseen."""
+        urns: dict[str, str] = dict(delivery.state.get("images", {}))
+        owner = {"initializeUploadRequest": {"owner": delivery.platform_user_id}}
+        for item in delivery.media:
+            if item.id in urns:
+                continue
+            url = f"{self.app.api_url}/rest/images?action=initializeUpload"
+            reply = yield Call(Request("POST", url, _headers(token), json=owner), "begin upload")
+            upload = reply.json()["value"]
+            headers = {
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/octet-stream",
+            }
+            yield Call(Request("PUT", upload["uploadUrl"], headers, media=item), "upload")
+            urns[item.id] = upload["image"]
+            yield Keep({"images": dict(urns)})
+        return [(item, urns[item.id]) for item in delivery.media]
+
+    def lookup(self, delivery: Delivery, token: str) -> Flow:
+        if not _is_organization(delivery) or delivery.unsettled_since is None:
+            raise OutcomeUnknownError("A member's posts cannot be read back", code="not_readable")
+        # Rest.li wants the colons of a URN encoded, so the query is written by hand.
+        author = quote(delivery.platform_user_id, safe="")
+        url = f"{self.app.api_url}/rest/posts?q=author&author={author}&count=50&sortBy=CREATED"
+        headers = _headers(token) | {"X-RestLi-Method": "FINDER"}
+        reply = yield Call(Request("GET", url, headers), "find post")
+        since, ours = delivery.unsettled_since - CLOCKS_APART, _plain(delivery.text)
+        found = [
+            post["id"]
+            for post in reply.json()["elements"]
+            if (made_at := _made_at(post["id"])) is not None
+            and made_at >= since
+            and _plain(_unmarked(post.get("commentary", ""))) == ours
+        ]
+        if len(found) != 1:
+            message = f"{len(found)} posts of that time have this text"
+            raise OutcomeUnknownError(message, code="not_found" if not found else "ambiguous")
+        urn = found[0]
+        return Published(urn, _permalink(urn), published_at=_made_at(urn), found=True)
+
+    def refresh(self, tokens: Tokens) -> RefreshFlow:
+        if tokens.refresh_token is None:
+            raise AuthExpiredError("There is no refresh token", code="no_refresh_token")
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": tokens.refresh_token,
+            "client_id": self.app.client_id or "",
+            "client_secret": self.app.client_secret or "",
+        }
+        url = f"{self.app.auth_url}/oauth/v2/accessToken"
+        reply = yield Call(Request("POST", url, form=form), "refresh")
+        body = reply.json()
+        # The refresh token keeps the life that it had: 365 days from the consent.
+        return Grant(
+            access_token=body["access_token"],
+            refresh_token=body.get("refresh_token"),
+            expires_in=timedelta(seconds=body["expires_in"]),
+        )
+
+    # reading answers
+
+    def classify(self, call: Call, reply: httpx.Response) -> PlatformError | None:
+        status = reply.status_code
+        if 200 <= status < 300:
+            return None
+        body: Mapping[str, Any] = reply.json()
+        message, about = self.said(call, reply), self._about(reply)
+        if call.name == "refresh":
+            return self._refresh_refused(body, status, message, about)
+        # 422 {"message": "Content is a duplicate of urn:li:share:6846854212345678901"}; one that
+        # names urn:li:person:… is about the member's rights, whatever its words.
+        copied = POST_URN.search(str(body.get("message", "")))
+        if status == 422 and call.commits and copied and "duplicate" in message.lower():
+            urn = copied[0]
+            link, made_at = _permalink(urn), _made_at(urn)
+            return DuplicateError(
+                message, remote_id=urn, remote_url=link, published_at=made_at, **about
+            )
+        if status == 429:
+            return self._throttled(reply, message, about)
+        if status == 409:
+            return TransientError(message, code=self.code(reply) or "http_409", **about)
+        return super().classify(call, reply)
+
+    def _refresh_refused(
+        self, body: Mapping[str, Any], status: int, message: str, about: dict[str, Any]
+    ) -> PlatformError:
+        code = str(body.get("error") or f"http_{status}")
+        if code in ("invalid_grant", "invalid_request"):
+            return AuthExpiredError(message, code=code, **about)
+        if status == 429:
+            return ThrottledError(message, code=code, **about)
+        if status >= 500:
+            return TransientError(message, code=code, **about)
+        return PermanentError(message, code=code, **about)  # our own credentials are refused
+
+    def _throttled(
+        self, reply: httpx.Response, message: str, about: dict[str, Any]
+    ) -> ThrottledError:
+        """Daily limits end at midnight UTC; what else there may be says nothing of its end.
+
+        {"message": "Resource level throttle APPLICATION DAY limit for calls to this resource is
+        reached."}, or APPLICATION_AND_MEMBER.
+        """
+        return ThrottledError(
+            message,
+            until=_midnight_after(reply) if re.search(r"\bDAY\b", message) else None,
+            scope="platform" if re.search(r"\bAPPLICATION\b", message) else "account",
+            code=self.code(reply) or "throttled",
+            **about,
+        )
+
+    def _about(self, reply: httpx.Response) -> dict[str, Any]:
+        return {"status": reply.status_code, "request_id": self.request_id(reply)}
+
+    def message(self, reply: httpx.Response) -> str:
+        body = fields_of(reply)
+        sentence = body.get("message") or body.get("error_description")
+        return str(sentence) if sentence else super().message(reply)
+
+    def code(self, reply: httpx.Response) -> str | None:
+        body = fields_of(reply)
+        if body.get("code"):
+            return str(body["code"])
+        number = body.get("serviceErrorCode")
+        return f"linkedin_{number}" if number else None
+
+    def request_id(self, reply: httpx.Response) -> str | None:
+        return reply.headers.get("x-li-uuid") or reply.headers.get("x-li-request-id")
+
+    # limits
+
+    def text_length(self, text: str) -> int:
+        """Length of what is sent: the limit is on the field, escapes included."""
+        return len(little_text(text))
+
+    def check(self, draft: Draft) -> list[Problem]:
+        problems = super().check(draft)
+        if draft.media and draft.options.get("article"):
+            sentence = "A LinkedIn post shows either an article or media, not both."
+            problems.append(Problem("options.article", "media_mix", sentence))
+        for index, item in enumerate(draft.media):
+            if item.width and item.height and item.width * item.height >= IMAGE_PIXELS:
+                sentence = f"LinkedIn takes images of fewer than {IMAGE_PIXELS} pixels."
+                problems.append(Problem(f"media[{index}]", "media_too_large", sentence))
+            if len(item.alt_text or "") > ALT_TEXT_CHARS:
+                sentence = f"LinkedIn takes an alt text of at most {ALT_TEXT_CHARS} characters."
+                problems.append(Problem(f"media[{index}]", "alt_text_too_long", sentence))
+        return problems
+
+
+def little_text(text: str) -> str:
+    """`text` so that it arrives as it was written: reserved characters escaped, hashtags alive."""
+    parts, end = [], 0
+    for tag in HASHTAG.finditer(text):
+        parts += [RESERVED.sub(r"\\\g<0>", text[end : tag.start()]), tag[0]]
+        end = tag.end()
+    return "".join([*parts, RESERVED.sub(r"\\\g<0>", text[end:])])
+
+
+def _unmarked(commentary: str) -> str:
+    """The text that a reader sees."""
+    return re.sub(r"\\(.)", r"\1", WRITTEN_TAG.sub(r"#\1", commentary))
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _content(images: list[tuple[MediaItem, str]], article: Article | None) -> dict[str, Any] | None:
+    shown = [
+        {"id": urn} | ({"altText": item.alt_text} if item.alt_text else {}) for item, urn in images
+    ]
+    if len(shown) > 1:
+        return {"multiImage": {"images": shown}}
+    if shown:
+        return {"media": shown[0]}
+    return {"article": article.model_dump(exclude_none=True)} if article else None
+
+
+def _headers(token: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {token}",
+        "Linkedin-Version": VERSION,
+        "X-Restli-Protocol-Version": "2.0.0",
+    }
+
+
+def _is_organization(delivery: Delivery) -> bool:
+    return delivery.platform_user_id.startswith("urn:li:organization:")
+
+
+def _permalink(urn: str) -> str:
+    return f"https://www.linkedin.com/feed/update/{urn}/"
+
+
+def _made_at(urn: str) -> datetime | None:
+    """The upper bits of a post's number are the milliseconds since 1970 at which it was made."""
+    found = POST_URN.fullmatch(urn)
+    milliseconds = int(found[1]) >> 22 if found else 0
+    if not 0 < milliseconds < 1 << 42:
+        return None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+
+
+def _midnight_after(reply: httpx.Response) -> datetime | None:
+    """The next midnight UTC after the instant at which LinkedIn answered."""
+    try:
+        answered = parsedate_to_datetime(reply.headers["Date"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return None
+    return answered.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)

@@ -1,0 +1,349 @@
+"""X, by its API v2.
+
+Source: https://docs.x.com/x-api/posts/manage-tweets/introduction, …/x-api/media/quickstart,
+…/x-api/fundamentals/rate-limits, …/response-codes-and-errors, /fundamentals/counting-characters.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from base64 import b64encode
+from collections.abc import Generator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import httpx
+
+from shared.domain.accounts import Tokens
+from shared.domain.failures import (
+    AuthExpiredError,
+    OutcomeUnknownError,
+    PermanentError,
+    PlatformError,
+    Problem,
+    ThrottledError,
+    TransientError,
+)
+from shared.domain.media import MediaItem
+from shared.platforms.base import (
+    Call,
+    Delivery,
+    Draft,
+    Flow,
+    Grant,
+    Keep,
+    Limits,
+    Options,
+    Platform,
+    Processing,
+    Published,
+    ReadBack,
+    RefreshFlow,
+    Request,
+    Step,
+    fields_of,
+)
+
+MEGABYTE = 1024 * 1024
+GIF = "image/gif"
+ALT_TEXT_CHARS = 1000
+CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
+FIRST_SNOWFLAKE = 1288834974657  # the millisecond from which X numbers its posts
+RATE_LIMITED = 88
+DUPLICATE = 187
+SHORT_LINK = re.compile(r"https://t\.co/\w+")
+
+
+class TwitterOptions(Options):
+    reply_settings: Literal["following", "mentionedUsers", "subscribers", "verified"] | None = None
+    made_with_ai: bool | None = None
+    paid_partnership: bool | None = None
+
+
+class Twitter(Platform):
+    """`platform_user_id` is the account's number, `handle` its name."""
+
+    name = "twitter"
+    label = "X"
+    api_url = "https://api.x.com"
+    guarantee = ReadBack()
+    limits = Limits(
+        text_chars=280,
+        media_items=4,
+        media_types={
+            "image/jpeg": 5 * MEGABYTE,
+            "image/png": 5 * MEGABYTE,
+            "image/webp": 5 * MEGABYTE,
+            GIF: 5 * MEGABYTE,  # X takes 15, in more than one chunk
+        },
+        video_items=0,
+    )
+    options = TwitterOptions
+    refreshes = True
+
+    # flows
+
+    def publish(self, delivery: Delivery, token: str) -> Flow:
+        auth = {"Authorization": f"Bearer {token}"}
+        options = TwitterOptions.model_validate(delivery.options)
+        kept: dict[str, str] = dict(delivery.state.get("media", {}))
+        resumed = bool(kept)
+        working = yield from self._upload(delivery.media, kept, auth)
+        if working is not None:
+            return working
+        for item in delivery.media:
+            if item.alt_text:  # may be set again and again
+                about = {"id": kept[item.id], "metadata": {"alt_text": {"text": item.alt_text}}}
+                url = f"{self.app.api_url}/2/media/metadata"
+                yield Call(Request("POST", url, auth, json=about), "describe media")
+
+        post: dict[str, Any] = {"text": delivery.text, **options.model_dump(exclude_none=True)}
+        if delivery.media:
+            post["media"] = {"media_ids": [kept[item.id] for item in delivery.media]}
+        create = Request("POST", f"{self.app.api_url}/2/tweets", auth, json=post)
+        reply = yield Call(create, "create post", commits=True)
+        if reply.status_code == 400:  # let pass by `classify`: the media are gone, 24 h are over
+            yield Keep({})
+            message = "X no longer has the media that were uploaded for this post"
+            fault = TransientError if resumed else PermanentError
+            raise fault(message, code="media_gone", status=400)
+        post_id: str = reply.json()["data"]["id"]
+        return Published(post_id, _permalink(delivery.handle, post_id), _made_at(post_id))
+
+    def _upload(
+        self, media: tuple[MediaItem, ...], kept: dict[str, str], auth: Mapping[str, str]
+    ) -> Generator[Step, Any, Processing | None]:
+        """Fill `kept` with the media id of each item; `Processing` while X works on one."""
+        url = f"{self.app.api_url}/2/media/upload"
+        for item in media:
+            working = None
+            if item.id not in kept:
+                if item.content_type == GIF:
+                    uploaded = yield from self._upload_in_chunks(item, auth)
+                else:
+                    form, files = {"media_category": "tweet_image"}, {"media": item}
+                    request = Request("POST", url, auth, form=form, files=files)
+                    uploaded = (yield Call(request, "upload")).json()["data"]
+                kept[item.id] = uploaded["id"]
+                yield Keep({"media": dict(kept)})
+                working = _working(uploaded, kept)
+            elif item.content_type == GIF:
+                params = {"command": "STATUS", "media_id": kept[item.id]}
+                reply = yield Call(Request("GET", url, auth, params=params), "read media")
+                working = _working(reply.json()["data"], kept)
+            if working is not None:
+                return working
+        return None
+
+    def _upload_in_chunks(
+        self, item: MediaItem, auth: Mapping[str, str]
+    ) -> Generator[Step, Any, dict[str, Any]]:
+        """One chunk holds all that `limits` lets pass; only images go in one shot."""
+        url = f"{self.app.api_url}/2/media/upload"
+        begin: dict[str, Any] = {"media_category": "tweet_gif", "media_type": item.content_type}
+        if item.size_bytes is not None:
+            begin["total_bytes"] = item.size_bytes
+        reply = yield Call(Request("POST", f"{url}/initialize", auth, json=begin), "begin upload")
+        media_id = reply.json()["data"]["id"]
+        form, files = {"segment_index": "0"}, {"media": item}
+        append = Request("POST", f"{url}/{media_id}/append", auth, form=form, files=files)
+        yield Call(append, "upload")
+        reply = yield Call(Request("POST", f"{url}/{media_id}/finalize", auth), "end upload")
+        uploaded: dict[str, Any] = reply.json()["data"]
+        return uploaded
+
+    def lookup(self, delivery: Delivery, token: str) -> Flow:
+        if delivery.unsettled_since is None:
+            raise OutcomeUnknownError("Nothing of this delivery is unsettled", code="not_unsettled")
+        since = delivery.unsettled_since - CLOCKS_APART
+        # Neither `tweet.fields` nor `post.fields`: X renames, and an id tells its time.
+        params = {
+            "max_results": "100",
+            "start_time": since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "exclude": "retweets",
+        }
+        url = f"{self.app.api_url}/2/users/{delivery.platform_user_id}/tweets"
+        auth = {"Authorization": f"Bearer {token}"}
+        reply = yield Call(Request("GET", url, auth, params=params), "find post")
+        found = [
+            post["id"]
+            for post in reply.json().get("data", [])
+            if (made_at := _made_at(post["id"])) is not None
+            and made_at >= since
+            and _same(delivery, post["text"])
+        ]
+        if len(found) != 1:
+            message = f"{len(found)} posts of that time have this text"
+            raise OutcomeUnknownError(message, code="not_found" if not found else "ambiguous")
+        post_id = found[0]
+        link = _permalink(delivery.handle, post_id)
+        return Published(post_id, link, _made_at(post_id), found=True)
+
+    def refresh(self, tokens: Tokens) -> RefreshFlow:
+        if tokens.refresh_token is None:
+            raise AuthExpiredError("There is no refresh token", code="no_refresh_token")
+        form = {"grant_type": "refresh_token", "refresh_token": tokens.refresh_token}
+        headers = {}
+        client_id = self.app.client_id or ""
+        if self.app.client_secret:  # a confidential client
+            pair = b64encode(f"{client_id}:{self.app.client_secret}".encode()).decode()
+            headers["Authorization"] = f"Basic {pair}"
+        else:
+            form["client_id"] = client_id
+        request = Request("POST", f"{self.app.api_url}/2/oauth2/token", headers, form=form)
+        reply = yield Call(request, "refresh")
+        body = reply.json()
+        return Grant(
+            access_token=body["access_token"],
+            refresh_token=body.get("refresh_token"),  # the one just used is dead
+            expires_in=timedelta(seconds=body["expires_in"]),
+        )
+
+    # reading answers
+
+    def classify(self, call: Call, reply: httpx.Response) -> PlatformError | None:
+        status = reply.status_code
+        if 200 <= status < 300:
+            return None if call.commits else self._half_success(call, reply)
+        body: Mapping[str, Any] = reply.json()
+        message, code = self.said(call, reply), self.code(reply)
+        about: dict[str, Any] = {"status": status, "request_id": self.request_id(reply)}
+        if call.name == "refresh":
+            return self._refresh_refused(body, status, message, about)
+        if status == 400 and call.commits and "media id" in message.lower():
+            return None  # {"detail": "Your media IDs are invalid."}: the flow forgets them
+        # 403 {"detail": "You are not allowed to create a Tweet with duplicate content."}, no id
+        if status == 403 and (code == f"x_{DUPLICATE}" or "duplicate" in message.lower()):
+            return PermanentError(message, code="duplicate", **about)
+        if code == "usage-capped" and body.get("period") != "Daily":
+            return PermanentError(message, code=code, **about)  # until it resets or is paid
+        if status == 429 or code in ("usage-capped", f"x_{RATE_LIMITED}"):
+            until, scope = self.reset_at(reply), self._scope(body, reply)
+            code = code or "throttled"
+            return ThrottledError(message, until=until, scope=scope, code=code, **about)
+        return super().classify(call, reply)
+
+    def _half_success(self, call: Call, reply: httpx.Response) -> PlatformError | None:
+        """A read or an upload that names errors instead of data fails, whatever its status."""
+        body = fields_of(reply)
+        if not body.get("errors") or "data" in body:
+            return None
+        return PermanentError(
+            self.said(call, reply),
+            code=self.code(reply) or "refused",
+            status=reply.status_code,
+            request_id=self.request_id(reply),
+        )
+
+    def _refresh_refused(
+        self, body: Mapping[str, Any], status: int, message: str, about: dict[str, Any]
+    ) -> PlatformError:
+        code = str(body.get("error") or f"http_{status}")
+        if code in ("invalid_grant", "invalid_request"):
+            return AuthExpiredError(message, code=code, **about)
+        if status == 429:
+            return ThrottledError(message, code=code, **about)
+        if status >= 500:
+            return TransientError(message, code=code, **about)
+        return PermanentError(message, code=code, **about)  # our own credentials are refused
+
+    def _scope(
+        self, body: Mapping[str, Any], reply: httpx.Response
+    ) -> Literal["account", "platform"]:
+        """The app shares 10,000 posts in 24 h, and what it pays for."""
+        spent = reply.headers.get("x-app-limit-24hour-remaining") == "0"
+        return "platform" if spent or "period" in body else "account"
+
+    def reset_at(self, reply: httpx.Response) -> datetime | timedelta | None:
+        """Unix seconds; of several limits that are spent, the one that lasts longest."""
+        kinds = ("x-rate-limit", "x-user-limit-24hour", "x-app-limit-24hour")
+        spent = [kind for kind in kinds if reply.headers.get(f"{kind}-remaining") == "0"]
+        resets = [reply.headers.get(f"{kind}-reset", "") for kind in spent or kinds[:1]]
+        ends = [int(reset) for reset in resets if reset.isdigit()]
+        return datetime.fromtimestamp(max(ends), UTC) if ends else super().reset_at(reply)
+
+    def message(self, reply: httpx.Response) -> str:
+        body = fields_of(reply)
+        first = (body.get("errors") or [{}])[0]
+        sentences = (
+            body.get("detail"),
+            first.get("detail"),
+            first.get("message"),
+            body.get("error_description"),
+            body.get("title"),
+        )
+        return next((str(sentence) for sentence in sentences if sentence), super().message(reply))
+
+    def code(self, reply: httpx.Response) -> str | None:
+        """The last part of the problem's type, or the number of the error."""
+        body = fields_of(reply)
+        first = (body.get("errors") or [{}])[0]
+        for kind in (body.get("type"), first.get("type")):
+            if kind and "/problems/" in kind:
+                return str(kind).rpartition("/")[2]
+        return f"x_{first['code']}" if first.get("code") else None
+
+    def request_id(self, reply: httpx.Response) -> str | None:
+        return reply.headers.get("x-transaction-id")
+
+    # limits
+
+    def text_length(self, text: str) -> int:
+        """Weighted: 1 for most letters, 2 for CJK and any emoji, 23 for a link."""
+        from twitter_text import parse_tweet  # costs half a second, and only scheduling counts
+
+        length: int = parse_tweet(text).weightedLength
+        return length
+
+    def check(self, draft: Draft) -> list[Problem]:
+        problems = super().check(draft)
+        if len(draft.media) > 1 and any(item.content_type == GIF for item in draft.media):
+            sentence = "X takes up to four images, or one GIF."
+            problems.append(Problem("media", "media_mix", sentence))
+        for index, item in enumerate(draft.media):
+            if len(item.alt_text or "") > ALT_TEXT_CHARS:
+                sentence = f"X takes an alt text of at most {ALT_TEXT_CHARS} characters."
+                problems.append(Problem(f"media[{index}]", "alt_text_too_long", sentence))
+        return problems
+
+
+def _working(uploaded: Mapping[str, Any], kept: Mapping[str, str]) -> Processing | None:
+    """What `processing_info` says: none and succeeded are one."""
+    info = uploaded.get("processing_info") or {}
+    match info.get("state", "succeeded"):
+        case "succeeded":
+            return None
+        case "failed":
+            raise PermanentError("X could not process the media", code="media_failed")
+    check_after = timedelta(seconds=info.get("check_after_secs", 5))
+    return Processing({"media": dict(kept)}, check_after)
+
+
+def _same(delivery: Delivery, text: str) -> bool:
+    """Whether `text`, as X gives it back, was ours: links shortened, media appended, `&` escaped."""
+    words = SHORT_LINK.split(html.unescape(_plain(text)))
+    pattern = r"\S+".join(re.escape(word) for word in words)
+    if delivery.media and len(words) > 1 and not words[-1]:
+        appended = r"\s*".join([r"\S+".join(re.escape(word) for word in words[:-1]).rstrip(), ""])
+        pattern = f"{pattern}|{appended}"
+    return re.fullmatch(pattern, _plain(delivery.text)) is not None
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _permalink(handle: str | None, post_id: str) -> str:
+    name = (handle or "").lstrip("@") or "i"
+    return f"https://x.com/{name}/status/{post_id}"
+
+
+def _made_at(post_id: str) -> datetime | None:
+    """The upper bits of a post's number are the milliseconds at which it was made."""
+    milliseconds = int(post_id) >> 22 if post_id.isdigit() else 0
+    if not 0 < milliseconds < 1 << 42:
+        return None
+    made_at = timedelta(milliseconds=FIRST_SNOWFLAKE + milliseconds)
+    return datetime(1970, 1, 1, tzinfo=UTC) + made_at
