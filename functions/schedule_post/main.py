@@ -1,0 +1,166 @@
+"""Posts, their deliveries, accounts and media, as the product's backend handles them."""
+
+import flask
+import functions_framework
+
+from shared.domain import keys
+from shared.domain.accounts import Tokens
+from shared.domain.media import MediaAsset
+from shared.domain.posts import Target
+from shared.edge.answers import Answer
+from shared.edge.requests import (
+    CancelRequest,
+    CommandRequest,
+    ConnectRequest,
+    DisconnectRequest,
+    EditRequest,
+    ListQuery,
+    MediaRequest,
+    RescheduleRequest,
+    RetryRequest,
+    ScheduleRequest,
+    StatusQuery,
+    TargetBody,
+)
+from shared.edge.serve import BACKEND, Context, Route, admits, serve
+from shared.jobs import accounts, commands, media, schedule, status
+from shared.jobs.commands import Edit, Retry, Which
+from shared.jobs.schedule import Order
+from shared.store.posts import Keyed
+
+
+def handle_schedule(body: ScheduleRequest, context: Context) -> Answer:
+    order = Order(
+        company_id=body.company_id,
+        user_id=body.user_id,
+        content=body.content,
+        media_asset_ids=body.media_asset_ids,
+        scheduled_at=body.scheduled_at,
+        timezone=body.timezone,
+        latest_at=body.latest_at,
+        targets=tuple(target(one) for one in body.platforms),
+        idempotency_key=body.idempotency_key,
+        fingerprint=keys.fingerprint(body.model_dump(mode="json")),
+    )
+    return Answer(201, schedule.create(order, context.rt, context.trace.traceparent))
+
+
+def handle_cancel(body: CancelRequest, context: Context) -> Answer:
+    return Answer(200, commands.cancel(which("cancel", body), context.rt))
+
+
+def handle_edit(body: EditRequest, context: Context) -> Answer:
+    targets = {(one.platform, one.account_id): target(one) for one in body.platforms}
+    wanted = Edit(body.content, body.media_asset_ids, targets)
+    return Answer(200, commands.edit(which("edit", body), wanted, context.rt))
+
+
+def handle_reschedule(body: RescheduleRequest, context: Context) -> Answer:
+    moved = commands.reschedule(
+        which("reschedule", body), body.scheduled_at, body.timezone, body.latest_at, context.rt
+    )
+    return Answer(200, moved)
+
+
+def handle_retry(body: RetryRequest, context: Context) -> Answer:
+    wanted = Retry(
+        content=body.content,
+        options=body.options,
+        media_asset_ids=body.media_asset_ids,
+        latest_at=body.latest_at,
+        timezone=body.timezone,
+        risk=body.reason if body.accept_duplicate_risk else None,
+        by=context.caller.email,
+    )
+    one = Which(
+        company_id=body.company_id,
+        post_id=body.post_id,
+        targets=((body.platform, body.account_id),),
+        keyed=keyed("retry", body),
+    )
+    return Answer(200, commands.retry(one, wanted, context.rt))
+
+
+def handle_status(query: StatusQuery, context: Context) -> Answer:
+    return Answer(200, status.of_post(query.post_id, query.company_id, context.rt))
+
+
+def handle_posts(query: ListQuery, context: Context) -> Answer:
+    page = status.of_company(
+        query.company_id,
+        status=query.status,
+        since=query.since,
+        until=query.until,
+        cursor=query.cursor,
+        limit=query.limit,
+        rt=context.rt,
+    )
+    return Answer(200, page)
+
+
+def handle_connect(body: ConnectRequest, context: Context) -> Answer:
+    wanted = accounts.Connection(
+        company_id=body.company_id,
+        account_id=body.account_id,
+        platform=body.platform,
+        platform_user_id=body.platform_user_id,
+        handle=body.handle,
+        server=body.server,
+        tokens=Tokens(body.access_token, body.refresh_token, body.expires_at),
+    )
+    return Answer(200, accounts.connect(wanted, context.caller.email, context.rt))
+
+
+def handle_disconnect(body: DisconnectRequest, context: Context) -> Answer:
+    return Answer(200, accounts.disconnect(body.company_id, body.account_id, context.rt))
+
+
+def handle_media(body: MediaRequest, context: Context) -> Answer:
+    now = context.rt.now()
+    about = body.model_dump(exclude={"media_asset_id"})
+    asset = MediaAsset(**about, created_at=now, updated_at=now)
+    return Answer(200, media.register(body.media_asset_id, asset, context.rt))
+
+
+def target(body: TargetBody) -> Target:
+    return Target.model_validate(body.model_dump(exclude_unset=True))
+
+
+def which(job_type: str, body: CommandRequest) -> Which:
+    return Which(
+        company_id=body.company_id,
+        post_id=body.post_id,
+        targets=tuple((one.platform, one.account_id) for one in body.deliveries),
+        keyed=keyed(job_type, body),
+    )
+
+
+def keyed(job_type: str, body: CommandRequest | RetryRequest) -> Keyed | None:
+    """The key under which the answer is remembered, where the caller gave one."""
+    if body.idempotency_key is None:
+        return None
+    fingerprint = keys.fingerprint(body.model_dump(mode="json"))
+    return Keyed(job_type, body.company_id, body.idempotency_key, fingerprint)
+
+
+BY_BACKEND = admits(BACKEND)
+SCHEDULE = Route(ScheduleRequest, handle_schedule, admits=BY_BACKEND)
+ROUTES = {
+    "/": SCHEDULE,
+    "/schedule": SCHEDULE,
+    "/api/social-posts/schedule": SCHEDULE,
+    "/cancel": Route(CancelRequest, handle_cancel, admits=BY_BACKEND),
+    "/edit": Route(EditRequest, handle_edit, admits=BY_BACKEND),
+    "/reschedule": Route(RescheduleRequest, handle_reschedule, admits=BY_BACKEND),
+    "/retry": Route(RetryRequest, handle_retry, admits=BY_BACKEND),
+    "/status": Route(StatusQuery, handle_status, admits=BY_BACKEND, method="GET"),
+    "/posts": Route(ListQuery, handle_posts, admits=BY_BACKEND, method="GET"),
+    "/accounts/connect": Route(ConnectRequest, handle_connect, admits=BY_BACKEND),
+    "/accounts/disconnect": Route(DisconnectRequest, handle_disconnect, admits=BY_BACKEND),
+    "/media": Route(MediaRequest, handle_media, admits=BY_BACKEND),
+}
+
+
+@functions_framework.http
+def schedule_post(request: flask.Request) -> flask.Response:
+    return serve(request, "schedule_post", ROUTES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -35,10 +35,6 @@ class Tokens:
 
     def __repr__(self) -> str:
         return f"Tokens(expires_at={self.expires_at})"
-
-    def rotated(self, newer: Tokens) -> Tokens:
-        """`newer`, with our refresh token where the platform did not send another one."""
-        return newer if newer.refresh_token else replace(newer, refresh_token=self.refresh_token)
 
 
 class RefreshRefusal(Value):

@@ -95,6 +95,7 @@ class Void:
     """The task's delivery is cancelled, redone under another generation, or was never there."""
 
     reason: str
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,14 @@ class Early:
     log: PublishLog
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What is now on record for the delivery."""
+
+    log: PublishLog
+
+
+Outcome = Done | Replay | Busy | Void | Early
 Decision = Begun | Moved | Replay | Void | Busy | Early
 
 

@@ -283,6 +283,10 @@ class Platform:
         """`guarantee`, where it depends on the kind of account."""
         return self.guarantee
 
+    def refreshable(self, tokens: Tokens) -> bool:
+        """Whether these tokens can be exchanged for newer ones without their owner."""
+        return self.refreshes and tokens.refresh_token is not None
+
     # reading answers
 
     def classify(self, call: Call, reply: httpx.Response) -> PlatformError | None:
@@ -291,7 +295,7 @@ class Platform:
         if 200 <= status < 300:
             return None
         message, code = self.said(call, reply), self.code(reply)
-        about = {"status": status, "request_id": self.request_id(reply)}
+        about: dict[str, Any] = {"status": status, "request_id": self.request_id(reply)}
         if status == 401:
             return AuthExpiredError(message, code=code or "token_refused", **about)
         if status == 429:

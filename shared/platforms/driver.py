@@ -28,6 +28,7 @@ from shared.domain.media import MediaItem
 from shared.platforms.base import (
     Call,
     Delivery,
+    Grant,
     Keep,
     Platform,
     Processing,
@@ -72,6 +73,14 @@ class Session:
     ends_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A flow's value, and the body of the answer that accepted the post, where there is one."""
+
+    value: Published | Processing
+    raw: str | None
+
+
 class TooLateToSendError(Exception):
     """`send_by` has passed: another attempt may take this one's outcome for unknown by now."""
 
@@ -87,25 +96,31 @@ class Driver:
 
     def publish(
         self, platform: Platform, delivery: Delivery, token: str, session: Session
-    ) -> Published | Processing:
+    ) -> Outcome:
         """The platform's outcome. Raises a `PlatformError`, or what `session` raises."""
         flow = platform.publish(delivery, token)
         committed = False
+        raw: str | None = None
         answer: Any = None
         while True:
             try:
                 step = flow.send(answer)
             except StopIteration as done:
-                return _outcome(done.value)
+                return Outcome(_readable(done.value), raw)
             except (LookupError, ValueError, TypeError, AttributeError) as error:
                 raise _unreadable(platform, committed) from error
+            except PlatformError as error:
+                raise _after_commit(error, committed) from error
             if isinstance(step, Call) and step.commits:
                 answer = self._commit(platform, step, session)
-                committed = True
-            else:
+                committed, raw = True, answer.text
+                continue
+            try:
                 answer = self._step(platform, step, session)
+            except PlatformError as error:
+                raise _after_commit(error, committed) from error
 
-    def refresh(self, platform: Platform, tokens: Tokens, *, ends_at: float) -> Tokens:
+    def refresh(self, platform: Platform, tokens: Tokens, *, ends_at: float) -> Grant:
         """New tokens. Raises `AuthExpiredError` when the refresh token itself is refused."""
         flow: RefreshFlow = platform.refresh(tokens)
         answer: Any = None
@@ -113,7 +128,8 @@ class Driver:
             try:
                 step = flow.send(answer)
             except StopIteration as done:
-                return tokens.rotated(done.value)
+                grant: Grant = done.value
+                return grant
             except (LookupError, ValueError, TypeError, AttributeError) as error:
                 raise _unreadable(platform, committed=False) from error
             answer = self._call(platform, step, self._client, Wire(_until(ends_at)))
@@ -143,14 +159,8 @@ class Driver:
         wire = Wire(_until(session.ends_at), before_write=still_in_time)
         try:
             return self._call(platform, call, self._fresh, wire)
-        except OutcomeUnknownError:
-            raise
-        except TransientError as error:
-            if not wire.written or _refused(platform, error):
-                raise
-            raise _unknown(error) from error
         except PlatformError as error:
-            if _refused(platform, error):
+            if not wire.written or _refused(platform, error):
                 raise
             raise _unknown(error) from error
 
@@ -195,10 +205,15 @@ def request_hash(request: Request) -> str:
     return hashlib.sha256(shown.encode()).hexdigest()
 
 
-def _outcome(value: Published | Processing) -> Published | Processing:
+def _readable(value: Published | Processing) -> Published | Processing:
     if isinstance(value, Published) and not value.remote_id:
         raise OutcomeUnknownError("the answer names no post", code="no_remote_id")
     return value
+
+
+def _after_commit(error: PlatformError, committed: bool) -> PlatformError:
+    """Whatever fails once the post may stand says nothing about the post itself."""
+    return _unknown(error) if committed else error
 
 
 def _unreadable(platform: Platform, committed: bool) -> PlatformError:
@@ -224,6 +239,8 @@ def _classify(platform: Platform, call: Call, reply: httpx.Response) -> Platform
 def _refused(platform: Platform, error: PlatformError) -> bool:
     """The platform itself said no: a listed status, or a failure named inside a 2xx body."""
     status = error.status
+    if isinstance(error, OutcomeUnknownError):
+        return False
     return status is not None and (status in platform.refusals or 200 <= status < 300)
 
 

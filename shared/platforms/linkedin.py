@@ -259,7 +259,8 @@ class LinkedIn(Platform):
         return f"linkedin_{number}" if number else None
 
     def request_id(self, reply: httpx.Response) -> str | None:
-        return reply.headers.get("x-li-uuid") or reply.headers.get("x-li-request-id")
+        request: str | None = reply.headers.get("x-li-uuid")
+        return request
 
     # limits
 

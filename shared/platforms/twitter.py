@@ -261,12 +261,12 @@ class Twitter(Platform):
         kinds = ("x-rate-limit", "x-user-limit-24hour", "x-app-limit-24hour")
         spent = [kind for kind in kinds if reply.headers.get(f"{kind}-remaining") == "0"]
         resets = [reply.headers.get(f"{kind}-reset", "") for kind in spent or kinds[:1]]
-        ends = [int(reset) for reset in resets if reset.isdigit()]
+        ends = [int(reset) for reset in resets if reset.isdigit() and len(reset) < 12]
         return datetime.fromtimestamp(max(ends), UTC) if ends else super().reset_at(reply)
 
     def message(self, reply: httpx.Response) -> str:
         body = fields_of(reply)
-        first = (body.get("errors") or [{}])[0]
+        first = _first_error(body)
         sentences = (
             body.get("detail"),
             first.get("detail"),
@@ -279,14 +279,15 @@ class Twitter(Platform):
     def code(self, reply: httpx.Response) -> str | None:
         """The last part of the problem's type, or the number of the error."""
         body = fields_of(reply)
-        first = (body.get("errors") or [{}])[0]
+        first = _first_error(body)
         for kind in (body.get("type"), first.get("type")):
-            if kind and "/problems/" in kind:
+            if "/problems/" in str(kind):
                 return str(kind).rpartition("/")[2]
         return f"x_{first['code']}" if first.get("code") else None
 
     def request_id(self, reply: httpx.Response) -> str | None:
-        return reply.headers.get("x-transaction-id")
+        transaction: str | None = reply.headers.get("x-transaction-id")
+        return transaction
 
     # limits
 
@@ -309,6 +310,13 @@ class Twitter(Platform):
         return problems
 
 
+def _first_error(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    match body.get("errors"):
+        case [Mapping() as first, *_]:
+            return first
+    return {}
+
+
 def _working(uploaded: Mapping[str, Any], kept: Mapping[str, str]) -> Processing | None:
     """What `processing_info` says: none and succeeded are one."""
     info = uploaded.get("processing_info") or {}
@@ -322,13 +330,13 @@ def _working(uploaded: Mapping[str, Any], kept: Mapping[str, str]) -> Processing
 
 
 def _same(delivery: Delivery, text: str) -> bool:
-    """Whether `text`, as X gives it back, was ours: links shortened, media appended, `&` escaped."""
-    words = SHORT_LINK.split(html.unescape(_plain(text)))
-    pattern = r"\S+".join(re.escape(word) for word in words)
-    if delivery.media and len(words) > 1 and not words[-1]:
-        appended = r"\s*".join([r"\S+".join(re.escape(word) for word in words[:-1]).rstrip(), ""])
-        pattern = f"{pattern}|{appended}"
-    return re.fullmatch(pattern, _plain(delivery.text)) is not None
+    """Whether X's `text` is ours: it escapes `&`, shortens links and appends one to media."""
+    theirs, ours = _plain(html.unescape(text)), _plain(delivery.text)
+    shapes = [theirs]
+    if delivery.media:
+        shapes.append(re.sub(rf"\s*{SHORT_LINK.pattern}$", "", theirs))
+    patterns = (r"\S+".join(map(re.escape, SHORT_LINK.split(shape))) for shape in shapes)
+    return any(re.fullmatch(pattern, ours) for pattern in patterns)
 
 
 def _plain(text: str) -> str:

@@ -124,7 +124,7 @@ class _Transport(httpx.BaseTransport):
                 target=request.url.raw_path,
             ),
             headers=request.headers.raw,
-            content=request.stream,  # type: ignore[arg-type]
+            content=request.stream,
             extensions={"timeout": {"connect": CONNECT_SECONDS, "pool": CONNECT_SECONDS}},
         )
         answer = self._pool.handle_request(inner)

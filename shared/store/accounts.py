@@ -116,7 +116,7 @@ class Accounts:
             [seen] = self._db.read([ref])
             if not seen.exists:
                 return False
-            kept = seen.to_dict()
+            kept = seen.to_dict() or {}
             if kept.get("commitId") == stamp:
                 return True
             account = SocialAccount.model_validate(kept)

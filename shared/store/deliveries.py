@@ -70,7 +70,7 @@ class Deliveries:
         for _ in races():
             held, seen = self._read(delivery, account_id)
             if held is None or seen is None:
-                return Void("no such delivery"), None
+                return Void("no such delivery", unknown=True), None
             if written is not None and held.log.commit_id == commit_id:
                 return written, held
             now = self._db.clock.now()

@@ -209,7 +209,7 @@ class Posts:
     def _whole(
         self, post_id: str, company_id: str, keyed: Keyed | None, asset_ids: Sequence[str]
     ) -> tuple[Whole, dict[str, datetime], Snapshot | None]:
-        post = self.read(post_id, company_id)
+        post, updated = self._post(post_id, company_id)
         log_ids = [keys.delivery_id(post_id, t.platform, t.account_id) for t in post.platforms]
         refs = [self._db.ref("publishLogs", name) for name in log_ids]
         refs += [self._db.ref("mediaAssets", name) for name in asset_ids]
@@ -218,6 +218,7 @@ class Posts:
         found = self._db.read(refs)
         logs = {seen.id: parse(seen) for seen in found[: len(log_ids)] if seen.exists}
         guards = {seen.id: seen.update_time for seen in found[: len(log_ids)] if seen.exists}
+        guards[post_id] = updated
         assets = _records(found[len(log_ids) : len(log_ids) + len(asset_ids)], MediaAsset)
         whole = Whole(post_id, post, logs, {}, assets)
         return whole, guards, found[-1] if keyed is not None else None
@@ -253,7 +254,9 @@ class Posts:
             moves.append((before, after))
         if moves:
             told = post_write(self._db, moves, now)
-            batch.append(Write(told.ref, {**told.data, **command.post}))
+            # Only what a command writes of the post itself can be lost to another command.
+            guard = guards[whole.post_id] if command.post else None
+            batch.append(Write(told.ref, {**told.data, **command.post}, guard=guard))
         if command.audit is not None:
             entry = {
                 **command.audit,
@@ -265,13 +268,13 @@ class Posts:
             batch.append(Write(self._db.ref("auditLog", commit_id), entry, replace=True))
         return batch
 
-    def read(self, post_id: str, company_id: str) -> ScheduledPost:
+    def _post(self, post_id: str, company_id: str) -> tuple[ScheduledPost, datetime]:
         """Raises `NotFoundError`, also for a post of another company."""
         [seen] = self._db.read([self._db.ref("scheduledPosts", post_id)])
         if seen.exists:
             post = ScheduledPost.model_validate(seen.to_dict())
             if post.company_id == company_id:
-                return post
+                return post, seen.update_time
         raise NotFoundError(f"There is no post {post_id!r} of company {company_id!r}.")
 
     def whole(self, post_id: str, company_id: str) -> Whole:

@@ -1,0 +1,121 @@
+"""Social accounts: connected with the tokens that the backend's OAuth dance brought, disconnected,
+and reconnected, which sends again what had failed for want of a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.domain import keys
+from shared.domain.accounts import AccountStatus, SocialAccount, Tokens
+from shared.domain.failures import ConflictError, JobError, Problem, RefusedError
+from shared.jobs import commands
+from shared.jobs.commands import Retry, Which
+from shared.runtime import Runtime
+from shared.store.posts import Keyed
+
+REDRIVEN_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    company_id: str
+    account_id: str
+    platform: str
+    platform_user_id: str
+    handle: str | None
+    server: str | None
+    tokens: Tokens
+
+
+def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
+    """Connect, or connect again. A new token wins over whatever a refresh still brings."""
+    if wanted.platform not in rt.platforms:
+        known = ", ".join(sorted(rt.platforms))
+        sentence = f"{wanted.platform!r} is not one of {known}."
+        raise RefusedError([Problem("platform", "platform_unknown", sentence)])
+    sealed = rt.vault.seal(wanted.tokens, wanted.account_id)
+    platform = rt.platforms[wanted.platform]
+
+    def decide(before: SocialAccount | None, now: datetime) -> SocialAccount:
+        if before is not None and (before.company_id, before.platform) != (
+            wanted.company_id,
+            wanted.platform,
+        ):
+            message = "This accountId belongs to another account. Use a new one."
+            raise ConflictError(message, code="account_exists")
+        return SocialAccount(
+            company_id=wanted.company_id,
+            platform=wanted.platform,
+            status=AccountStatus.ACTIVE,
+            platform_user_id=wanted.platform_user_id,
+            handle=wanted.handle,
+            server=wanted.server,
+            sealed_token=sealed,
+            token_version=before.token_version + 1 if before else 1,
+            token_expires_at=wanted.tokens.expires_at,
+            refreshable=platform.refreshable(wanted.tokens),
+            created_at=before.created_at if before else now,
+            updated_at=now,
+        )
+
+    account = rt.store.accounts.connect(wanted.account_id, decide)
+    rt.log.event(
+        "account.connected",
+        accountId=wanted.account_id,
+        companyId=wanted.company_id,
+        platform=wanted.platform,
+        tokenVersion=account.token_version,
+    )
+    redriven = _redrive(wanted, by, rt) if account.token_version > 1 else []
+    return {**_shown(wanted.account_id, account), "redriven": redriven}
+
+
+def _redrive(wanted: Connection, by: str, rt: Runtime) -> list[str]:
+    """What failed for want of a token and may still go out. One that cannot be is left a dead
+    letter: the next reconnect, or a retry, finds it there."""
+    letters = rt.store.accounts.letters(wanted.account_id, "auth_expired", REDRIVEN_AT_ONCE)
+    redriven = []
+    for letter in letters:
+        latest = letter.evidence.get("latestAt")
+        if latest is None or latest <= rt.now() or letter.post_id is None:
+            continue
+        key = f"redrive-{letter.delivery_id}-{letter.generation}"
+        which = Which(
+            company_id=wanted.company_id,
+            post_id=letter.post_id,
+            targets=((wanted.platform, wanted.account_id),),
+            keyed=Keyed("redrive", wanted.company_id, key, keys.fingerprint(key)),
+        )
+        again = Retry(None, None, None, latest_at=latest, timezone=None, risk=None, by=by)
+        try:
+            commands.retry(which, again, rt)
+        except JobError:
+            continue
+        redriven.append(letter.delivery_id or "")
+    return redriven
+
+
+def disconnect(company_id: str, account_id: str, rt: Runtime) -> dict[str, Any]:
+    account = rt.store.accounts.disconnect(account_id, company_id)
+    rt.log.event(
+        "account.disconnected",
+        accountId=account_id,
+        companyId=company_id,
+        platform=account.platform,
+    )
+    return _shown(account_id, account)
+
+
+def _shown(account_id: str, account: SocialAccount) -> dict[str, Any]:
+    ends_at = account.token_expires_at
+    return {
+        "success": True,
+        "accountId": account_id,
+        "platform": account.platform,
+        "status": str(account.status),
+        "tokenVersion": account.token_version,
+        "tokenExpiresAt": ends_at.isoformat() if ends_at else None,
+        "refreshable": account.refreshable,
+    }

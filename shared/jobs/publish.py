@@ -1,0 +1,260 @@
+"""Publish one post to one account, at most once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.domain import leases
+from shared.domain.claims import (
+    Begun,
+    Busy,
+    Done,
+    Early,
+    InWork,
+    Knock,
+    Moved,
+    Outcome,
+    Posted,
+    Result,
+)
+from shared.domain.deliveries import Change, PublishLog, Status
+from shared.domain.failures import AuthExpiredError, PlatformError, UnavailableError
+from shared.jobs import refresh
+from shared.jobs.refresh import Wait
+from shared.observability import Log, trace_of
+from shared.platforms.base import Delivery, Exact, Platform, Published
+from shared.platforms.driver import Permit, Session, TooLateToSendError
+from shared.runtime import Runtime
+from shared.store.deliveries import Held, LeaseLostError, UnrecordedError
+from shared.store.firestore import fresh_id
+
+
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """A publish task as it arrived. `ends_at` is the request's own deadline, monotonic."""
+
+    post_id: str
+    platform: str
+    account_id: str
+    knock: Knock
+    ends_at: float
+
+
+def run(task: Knocked, rt: Runtime) -> Outcome:
+    platform = rt.platforms[task.platform]
+    exact = isinstance(platform.guarantee, Exact)
+    decision, held = rt.store.deliveries.begin(
+        post_id=task.post_id,
+        platform=task.platform,
+        account_id=task.account_id,
+        knock=task.knock,
+        owner=fresh_id(),
+        exact=exact,
+    )
+    match decision:
+        case Moved(change):
+            if held is not None and change.log.error_code == "auth_expired" and held.account:
+                expire(held, held.account.token_version, rt)
+            after(change, rt, event="publish.moved")
+            return Done(change.log)
+        case Early(log):
+            wake(log, rt)
+            return decision
+        case Begun():
+            assert held is not None
+            return _attempt(task, platform, held, rt, exact=exact)
+        case _:
+            return decision
+
+
+def _attempt(task: Knocked, platform: Platform, held: Held, rt: Runtime, *, exact: bool) -> Outcome:
+    attempt = _Attempt(platform, held, rt, task.ends_at)
+    log = _log(held.log, rt)
+    log.event("publish.begun", **_about(held.log))
+    try:
+        result = attempt.publish()
+    except (LeaseLostError, TooLateToSendError):
+        return Busy(held.log.lease_ends_at or rt.now())
+    answer = result.result if isinstance(result, Wait) else result
+    try:
+        change = rt.store.deliveries.settle(
+            attempt.held,
+            answer,
+            jitter=rt.jitter(),
+            exact=exact,
+            ends_at=task.ends_at,
+            snooze_until=result.until if isinstance(result, Wait) else None,
+        )
+    except (UnrecordedError, UnavailableError):
+        _unrecorded(held.log, answer, log)
+        raise
+    after(change, rt, event="publish.settled")
+    return Done(change.log)
+
+
+class _Attempt:
+    """One attempt on its way: `held` moves on with each commit that it makes."""
+
+    def __init__(self, platform: Platform, held: Held, rt: Runtime, ends_at: float) -> None:
+        self.platform = platform
+        self.held = held
+        self._rt = rt
+        self._ends_at = ends_at
+
+    def publish(self) -> Result | Wait:
+        """The platform's outcome; a refused token is refreshed once."""
+        account = self.held.account
+        assert account is not None  # `begin` claims nothing for an account that is gone
+        token = refresh.usable(account, self.held.log.account_id, self._rt)
+        if token is None:
+            return self._renewed(account.token_version)
+        try:
+            return self._send(token)
+        except AuthExpiredError:
+            return self._renewed(account.token_version)
+        except PlatformError as error:
+            return error
+
+    def _renewed(self, used_version: int) -> Result | Wait:
+        try:
+            renewed = refresh.renew(
+                self.platform,
+                self.held.log.account_id,
+                used_version=used_version,
+                rt=self._rt,
+                ends_at=self._ends_at,
+            )
+            if isinstance(renewed, Wait):
+                return renewed
+            used_version = renewed.version
+            return self._send(renewed.tokens.access_token)
+        except AuthExpiredError as error:
+            expire(self.held, used_version, self._rt)
+            return error
+        except PlatformError as error:
+            return error
+
+    def _send(self, token: str) -> Result:
+        session = Session(
+            mark_committing=self._mark, keep=self._keep, now=self._rt.now, ends_at=self._ends_at
+        )
+        outcome = self._rt.driver.publish(self.platform, self._delivery(), token, session)
+        value = outcome.value
+        if isinstance(value, Published):
+            return Posted(
+                remote_id=value.remote_id,
+                remote_url=value.remote_url,
+                published_at=value.published_at,
+                found=value.found,
+                raw=outcome.raw,
+            )
+        return InWork(value.state, value.check_after)
+
+    def _delivery(self) -> Delivery:
+        log, account = self.held.log, self.held.account
+        assert account is not None
+        return Delivery(
+            id=log.id,
+            key=log.native_key,
+            text=log.content,
+            platform_user_id=account.platform_user_id,
+            media=log.media,
+            options=log.options,
+            state=log.state,
+            handle=account.handle,
+            server=account.server,
+            unsettled_since=log.unsettled_since,
+        )
+
+    def _mark(self, request_hash: str) -> Permit:
+        started = time.monotonic()
+        self.held = self._rt.store.deliveries.mark_committing(self.held, request_hash=request_hash)
+        committing = self.held.log.committing
+        assert committing is not None
+        within = leases.SEND_WITHIN.total_seconds()
+        return Permit(committing.send_by, started + within)
+
+    def _keep(self, state: Mapping[str, Any]) -> None:
+        self.held = self._rt.store.deliveries.keep(self.held, state)
+
+
+def expire(held: Held, used_version: int, rt: Runtime) -> None:
+    log = held.log
+    refresh.expire(log.account_id, used_version=used_version, platform=log.platform, rt=rt)
+
+
+def after(change: Change, rt: Runtime, *, event: str) -> None:
+    """What follows a recorded move: its successor task, and the lines that alerts read."""
+    log = change.log
+    line = _log(log, rt)
+    line.event(event, severity=_severity(log), **_about(log))
+    if change.wakes:
+        wake(log, rt)
+    if change.letter is not None and change.letter.redriven_to is None:
+        line.event("delivery.dead_lettered", severity="ERROR", **_about(log))
+    if log.status is Status.UNKNOWN and not log.is_open:
+        line.event("delivery.unknown", severity="ERROR", **_about(log))
+
+
+def wake(log: PublishLog, rt: Runtime) -> None:
+    """Create the task on record. Not created is not lost: the sweep makes another one."""
+    tell_failed(rt.queue.wake_all([log.wake()]), rt)
+
+
+def tell_failed(failures: list[Any], rt: Runtime) -> None:
+    for failure in failures:
+        rt.log.bind(trace_of(failure.wake.traceparent)).event(
+            "task.create_failed",
+            failure.reason,
+            severity="WARNING",
+            postId=failure.wake.post_id,
+            platform=failure.wake.platform,
+            taskId=failure.wake.task_id,
+        )
+
+
+def _unrecorded(log: PublishLog, result: Result, line: Log) -> None:
+    """The last trace of an answer that no record could take: the id must not be lost."""
+    remote = {"remoteId": result.remote_id} if isinstance(result, Posted) else {}
+    line.event("publish.unrecorded", severity="CRITICAL", **_about(log), **remote)
+
+
+def _log(log: PublishLog, rt: Runtime) -> Log:
+    return rt.log.bind(trace_of(log.traceparent).child())
+
+
+def _severity(log: PublishLog) -> str:
+    if log.status in (Status.FAILED, Status.MISSED, Status.PARTIAL, Status.UNKNOWN):
+        return "ERROR"
+    return "WARNING" if log.status is Status.RETRY else "INFO"
+
+
+def _about(log: PublishLog) -> dict[str, Any]:
+    """The ids and counts of a delivery; never its text."""
+    last = log.attempts[-1] if log.attempts else None
+    return {
+        "deliveryId": log.id,
+        "postId": log.post_id,
+        "companyId": log.company_id,
+        "platform": log.platform,
+        "accountId": log.account_id,
+        "status": str(log.status),
+        "generation": log.generation,
+        "hop": log.hop,
+        "attempt": last.number if last else None,
+        "outcome": last.outcome if last else None,
+        "code": log.error_code,
+        "remoteId": log.remote_id,
+        "remoteUrl": log.remote_url,
+        "nextRetryAt": _instant(log.next_retry_at),
+        "durationMs": log.duration_ms,
+        "latenessMs": last.lateness_ms if last else None,
+    }
+
+
+def _instant(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None

@@ -1,0 +1,269 @@
+"""Schedule a post: check everything, keep it in one commit, wake its deliveries when due."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared.domain import deliveries, keys, posts
+from shared.domain.accounts import AccountStatus, SocialAccount
+from shared.domain.deliveries import PublishLog, Status
+from shared.domain.failures import Problem, RefusedError
+from shared.domain.media import MediaItem
+from shared.domain.posts import ScheduledPost, Target
+from shared.domain.schedules import Plan, plan
+from shared.jobs.publish import tell_failed
+from shared.platforms.base import Draft
+from shared.runtime import Runtime
+from shared.store.firestore import fresh_id
+from shared.store.posts import Creation, Keyed, Surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the backend asks for; every value as it was sent."""
+
+    company_id: str
+    user_id: str
+    content: str
+    media_asset_ids: tuple[str, ...]
+    scheduled_at: datetime
+    timezone: str | None
+    latest_at: datetime | None
+    targets: tuple[Target, ...]
+    idempotency_key: str
+    fingerprint: str
+
+
+def create(order: Order, rt: Runtime, traceparent: str) -> dict[str, Any]:
+    """The post's id and deliveries, what was adjusted, and warnings. Raises `RefusedError`."""
+    _refuse_repeats(order)
+    keyed = Keyed("schedule_post", order.company_id, order.idempotency_key, order.fingerprint)
+    post_id = "p" + fresh_id() + fresh_id()
+    stored = rt.store.posts.create(
+        keyed,
+        account_ids=[target.account_id for target in order.targets],
+        asset_ids=order.media_asset_ids,
+        decide=lambda around, now: _creation(order, around, now, rt, post_id, traceparent),
+    )
+    logs: Sequence[PublishLog] = stored.logs
+    if stored.replayed:
+        logs = _unwoken(stored.response["postId"], rt)
+    wakes = [log.wake() for log in logs if log.promote_at is None]
+    tell_failed(rt.queue.wake_all(wakes), rt)
+    if not stored.replayed:
+        _tell_scheduled(stored.response["postId"], logs, order, rt)
+    return stored.response
+
+
+def _refuse_repeats(order: Order) -> None:
+    seen: set[tuple[str, str]] = set()
+    problems = []
+    for index, target in enumerate(order.targets):
+        if (target.platform, target.account_id) in seen:
+            sentence = f"The account {target.account_id!r} is named twice."
+            problems.append(Problem(f"platforms[{index}].accountId", "repeated", sentence))
+        seen.add((target.platform, target.account_id))
+    if problems:
+        raise RefusedError(problems)
+
+
+def _unwoken(post_id: str, rt: Runtime) -> Sequence[PublishLog]:
+    """A replayed request creates what the first one may not have come to: the tasks."""
+    found = rt.store.posts.deliveries(post_id)
+    return [log for log in found[1] if log.status is Status.PENDING] if found else []
+
+
+def _creation(
+    order: Order,
+    around: Surroundings,
+    now: datetime,
+    rt: Runtime,
+    post_id: str,
+    traceparent: str,
+) -> Creation:
+    problems: list[Problem] = []
+    when: Plan | None = None
+    try:
+        when = plan(order.scheduled_at, order.timezone, order.latest_at, now=now)
+    except RefusedError as error:
+        problems += error.problems
+    media = _media(order, around, problems)
+    for index, target in enumerate(order.targets):
+        field = f"platforms[{index}]"
+        account = around.accounts.get(target.account_id)
+        problems += target_problems(field, target, account, order.company_id, rt)
+        problems += draft_problems(
+            field, target.platform, target.custom_content or order.content, media, target, rt
+        )
+    if problems or when is None:
+        raise RefusedError(problems)
+    post = _post(order, media, when, now, traceparent)
+    logs = tuple(_log(post_id, post, target, when, now) for target in order.targets)
+    post = post.model_copy(
+        update={
+            "results": {log.id: posts.result(log) for log in logs},
+            "cloud_task_names": tuple(log.wake().task_id for log in logs),
+        }
+    )
+    warnings = _warnings(order, around, when)
+    return Creation(post_id, post, logs, _response(post_id, post, logs, when, warnings))
+
+
+def _media(order: Order, around: Surroundings, problems: list[Problem]) -> tuple[MediaItem, ...]:
+    return resolve_media(order.media_asset_ids, around.assets, order.company_id, problems)
+
+
+def resolve_media(
+    asset_ids: Sequence[str],
+    assets: Mapping[str, Any],
+    company_id: str,
+    problems: list[Problem],
+) -> tuple[MediaItem, ...]:
+    """Assets as they are now; what is missing or another company's is a problem."""
+    items = []
+    for index, asset_id in enumerate(asset_ids):
+        asset = assets.get(asset_id)
+        if asset is None or asset.company_id != company_id:
+            sentence = f"There is no media asset {asset_id!r}. Register it first."
+            problems.append(Problem(f"mediaAssetIds[{index}]", "media_unknown", sentence))
+        else:
+            items.append(asset.item(asset_id))
+    return tuple(items)
+
+
+def target_problems(
+    field: str, target: Target, account: SocialAccount | None, company_id: str, rt: Runtime
+) -> list[Problem]:
+    """What is wrong with where it should go."""
+    if target.platform not in rt.platforms:
+        known = ", ".join(sorted(rt.platforms))
+        sentence = f"{target.platform!r} is not one of {known}."
+        return [Problem(f"{field}.platform", "platform_unknown", sentence)]
+    if account is None or account.company_id != company_id or account.platform != target.platform:
+        sentence = f"There is no {target.platform} account {target.account_id!r}. Connect it first."
+        return [Problem(f"{field}.accountId", "account_unknown", sentence)]
+    if account.status is not AccountStatus.ACTIVE:
+        sentence = f"The account {target.account_id!r} is {account.status}. Reconnect it first."
+        return [Problem(f"{field}.accountId", f"account_{account.status}", sentence)]
+    return []
+
+
+def draft_problems(
+    field: str,
+    platform: str,
+    content: str,
+    media: tuple[MediaItem, ...],
+    target: Target,
+    rt: Runtime,
+) -> list[Problem]:
+    """Every limit of the platform that this text, media and options would break."""
+    if platform not in rt.platforms:
+        return []
+    draft = Draft(content, media, target.options)
+    found = rt.platforms[platform].check(draft)
+    return [Problem(f"{field}.{p.field}", p.code, p.message) for p in found]
+
+
+def _post(
+    order: Order, media: tuple[MediaItem, ...], when: Plan, now: datetime, traceparent: str
+) -> ScheduledPost:
+    return ScheduledPost(
+        company_id=order.company_id,
+        user_id=order.user_id,
+        content=order.content,
+        media_asset_ids=order.media_asset_ids,
+        media=media,
+        scheduled_at=when.due_at,
+        timezone=order.timezone,
+        latest_at=when.latest_at,
+        platforms=order.targets,
+        open=len(order.targets),
+        idempotency_key=order.idempotency_key,
+        traceparent=traceparent,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _log(
+    post_id: str, post: ScheduledPost, target: Target, when: Plan, now: datetime
+) -> PublishLog:
+    return PublishLog(
+        post_id=post_id,
+        company_id=post.company_id,
+        platform=target.platform,
+        account_id=target.account_id,
+        content=target.custom_content or post.content,
+        media=post.media,
+        options=target.options,
+        due_at=when.due_at,
+        latest_at=when.latest_at,
+        sweep_at=deliveries.sweep_at(max(when.due_at, now), when.latest_at),
+        promote_at=when.promote_at(now),
+        idempotency_key=keys.publish_key(post_id, target.platform, target.account_id),
+        traceparent=post.traceparent,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _warnings(order: Order, around: Surroundings, when: Plan) -> list[dict[str, str]]:
+    warnings = []
+    for index, target in enumerate(order.targets):
+        account = around.accounts[target.account_id]
+        ends_at = account.token_expires_at
+        if ends_at is not None and ends_at < when.due_at and not account.refreshable:
+            warnings.append(
+                {
+                    "field": f"platforms[{index}].accountId",
+                    "code": "token_ends_before",
+                    "message": (
+                        f"The token of {target.account_id!r} ends at {ends_at.isoformat()}, before "
+                        "the post is due, and cannot be refreshed. Reconnect the account by then."
+                    ),
+                }
+            )
+    return warnings
+
+
+def _response(
+    post_id: str,
+    post: ScheduledPost,
+    logs: tuple[PublishLog, ...],
+    when: Plan,
+    warnings: list[dict[str, str]],
+) -> dict[str, Any]:
+    return {
+        "success": True,
+        "postId": post_id,
+        "status": str(post.status),
+        "scheduledAt": when.due_at.isoformat(),
+        "latestAt": when.latest_at.isoformat(),
+        "timezone": post.timezone,
+        "notes": list(when.notes),
+        "warnings": warnings,
+        "deliveries": [
+            {
+                "deliveryId": log.id,
+                "platform": log.platform,
+                "accountId": log.account_id,
+                "taskName": log.wake().task_id,
+            }
+            for log in logs
+        ],
+    }
+
+
+def _tell_scheduled(post_id: str, logs: Sequence[PublishLog], order: Order, rt: Runtime) -> None:
+    rt.log.event(
+        "post.scheduled",
+        postId=post_id,
+        companyId=order.company_id,
+        deliveries=len(logs),
+        platforms=sorted({log.platform for log in logs}),
+        dueAt=logs[0].due_at,
+        promoted=sum(log.promote_at is not None for log in logs),
+    )

@@ -1,0 +1,61 @@
+"""What nobody woke: deliveries past their grace, leases that ran out, roll-ups never stored.
+
+Its cost follows what is wrong, not what exists: each query reads only what it will act on.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from shared.domain.deliveries import Change, PublishLog
+from shared.domain.failures import UnavailableError
+from shared.jobs.publish import after
+from shared.platforms.base import Exact
+from shared.runtime import Runtime
+
+BATCH = 200
+
+
+def run(rt: Runtime, ends_at: float) -> dict[str, Any]:
+    """Sweep until nothing is left or the time is up (monotonic seconds)."""
+    woken = ended = finished = skipped = 0
+    seen: set[str] = set()
+    while time.monotonic() < ends_at:
+        overdue = [log for log in rt.store.deliveries.overdue(BATCH) if log.id not in seen]
+        if not overdue:
+            break
+        for log in overdue:
+            seen.add(log.id)
+            change = _sweep(log, rt)
+            if change is None:
+                skipped += 1
+                continue
+            woken += change.wakes
+            ended += not change.log.is_open
+            if time.monotonic() >= ends_at:
+                break
+    for post_id in rt.store.posts.stale(BATCH):
+        rt.store.posts.finish(post_id)
+        finished += 1
+    done: dict[str, Any] = {
+        "woken": woken,
+        "ended": ended,
+        "finished": finished,
+        "skipped": skipped,
+    }
+    rt.log.event("sweep.done", **done)
+    return {"success": True, **done}
+
+
+def _sweep(log: PublishLog, rt: Runtime) -> Change | None:
+    platform = rt.platforms.get(log.platform)
+    exact = platform is not None and isinstance(platform.guarantee, Exact)
+    try:
+        change = rt.store.deliveries.sweep(log.id, log.account_id, exact=exact)
+    except UnavailableError:
+        return None  # the next sweep finds it again
+    if change is not None:
+        event = "delivery.cannot_start" if change.log.error_code == "cannot_start" else "sweep.woke"
+        after(change, rt, event=event)
+    return change

@@ -1,0 +1,111 @@
+"""Builds the handles that jobs use, once per instance and only when first needed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from threading import Lock
+
+from shared import config
+from shared.observability import Log
+from shared.platforms.base import App, Platform
+from shared.platforms.driver import Driver
+from shared.platforms.registry import PLATFORMS, registered
+from shared.queue.tasks import Target, TaskQueue
+from shared.security.callers import Callers
+from shared.security.tokens import Vault, parse_keys
+from shared.storage.media import MediaStorage
+from shared.store.clock import Clock
+from shared.store.store import Store
+
+
+@dataclass
+class Runtime:
+    """Handles of one function's instance. Safe to use from several threads."""
+
+    environment: config.Environment
+    function: str
+
+    def __post_init__(self) -> None:
+        self.clock = Clock()
+        self.log = Log(self.environment.settings.project)
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def jitter(self) -> float:
+        return random.random()
+
+    @cached_property
+    def callers(self) -> Callers:
+        settings = self.environment.settings
+        return Callers(
+            mode=settings.auth_mode,
+            signatures=settings.signatures,
+            certs_url=settings.certs_url,
+            audience=self.environment.url(self.function),
+            roles=settings.callers(),
+            secrets=settings.secrets,
+        )
+
+    @cached_property
+    def store(self) -> Store:
+        settings = self.environment.settings
+        return Store(project=settings.project, database=settings.database, clock=self.clock)
+
+    @cached_property
+    def queue(self) -> TaskQueue:
+        settings = self.environment.settings
+        return TaskQueue(
+            project=settings.project,
+            location=settings.location,
+            target=Target(
+                url=self.environment.url("publish_post"),
+                service_account=settings.tasks_account,
+                secret=settings.webhook_secret,
+            ),
+            emulator_host=settings.tasks_host,
+        )
+
+    @cached_property
+    def platforms(self) -> dict[str, Platform]:
+        return registered({platform.name: self._app(platform) for platform in PLATFORMS})
+
+    def _app(self, platform: type[Platform]) -> App:
+        setting = self.environment.app
+        return App(
+            api_url=(setting(platform.name, "API_URL") or platform.api_url).rstrip("/"),
+            auth_url=setting(platform.name, "AUTH_URL") or platform.auth_url,
+            client_id=setting(platform.name, "CLIENT_ID"),
+            client_secret=setting(platform.name, "CLIENT_SECRET"),
+        )
+
+    @cached_property
+    def driver(self) -> Driver:
+        return Driver(self.media)
+
+    @cached_property
+    def media(self) -> MediaStorage:
+        settings = self.environment.settings
+        return MediaStorage(bucket=settings.media_bucket, signing_account=settings.signing_account)
+
+    @cached_property
+    def vault(self) -> Vault:
+        try:
+            return Vault(parse_keys(self.environment.settings.token_keys))
+        except ValueError as error:
+            raise config.SettingsError(f"TOKEN_KEYS: {error}") from None
+
+
+_runtimes: dict[str, Runtime] = {}
+_building = Lock()
+
+
+def runtime(function: str) -> Runtime:
+    """The instance's runtime. Raises `SettingsError` for an environment that cannot be used."""
+    with _building:
+        if function not in _runtimes:
+            _runtimes[function] = Runtime(config.load(), function)
+        return _runtimes[function]
