@@ -5,6 +5,7 @@ import functions_framework
 
 from shared.domain import keys
 from shared.domain.accounts import Tokens
+from shared.domain.markers import Keyed
 from shared.domain.media import MediaAsset
 from shared.domain.posts import Target
 from shared.edge.answers import Answer
@@ -26,7 +27,6 @@ from shared.edge.serve import BACKEND, Context, Route, admits, serve
 from shared.jobs import accounts, commands, media, schedule, status
 from shared.jobs.commands import Edit, Retry, Which
 from shared.jobs.schedule import Order
-from shared.store.posts import Keyed
 
 
 def handle_schedule(body: ScheduleRequest, context: Context) -> Answer:

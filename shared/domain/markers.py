@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from shared.domain import leases
+from shared.domain import keys, leases
 from shared.domain.records import Instant, Record
 
 
@@ -36,6 +36,20 @@ class Marker(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Keyed:
+    """A request's idempotency key and what it asked for."""
+
+    job_type: str
+    company_id: str
+    key: str
+    fingerprint: str
+
+    @property
+    def marker_id(self) -> str:
+        return keys.marker_id(self.job_type, self.company_id, self.key)
+
+
+@dataclass(frozen=True, slots=True)
 class Fresh:
     """Not seen before, or its marker has expired and only the TTL has not come by yet."""
 
@@ -56,20 +70,12 @@ def look(marker: Marker | None, fingerprint: str, now: datetime) -> Fresh | Answ
     return Answered(marker.response) if marker.fingerprint == fingerprint else Mismatch()
 
 
-def completed(
-    *,
-    job_type: str,
-    company_id: str,
-    key: str,
-    fingerprint: str,
-    response: dict[str, Any],
-    now: datetime,
-) -> Marker:
+def completed(keyed: Keyed, response: dict[str, Any], now: datetime) -> Marker:
     return Marker(
-        job_type=job_type,
-        company_id=company_id,
-        key=key,
-        fingerprint=fingerprint,
+        job_type=keyed.job_type,
+        company_id=keyed.company_id,
+        key=keyed.key,
+        fingerprint=keyed.fingerprint,
         response=response,
         started_at=now,
         completed_at=now,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import flask
 from pydantic import BaseModel, ValidationError
@@ -147,7 +147,9 @@ def _parse(raw: bytes, route: Route) -> BaseModel:
     if not isinstance(given, dict):
         sentence = "The body must be a JSON object."
         raise BadRequestError([Problem("body", "not_an_object", sentence)])
-    model = route.body if isinstance(route.body, type) else route.body(given)
+    model = cast(type[BaseModel], route.body)
+    if not isinstance(route.body, type):
+        model = route.body(given)
     try:
         return model.model_validate(given)
     except ValidationError as error:

@@ -10,10 +10,10 @@ from typing import Any
 from shared.domain import keys
 from shared.domain.accounts import AccountStatus, SocialAccount, Tokens
 from shared.domain.failures import ConflictError, JobError, Problem, RefusedError
+from shared.domain.markers import Keyed
 from shared.jobs import commands
 from shared.jobs.commands import Retry, Which
 from shared.runtime import Runtime
-from shared.store.posts import Keyed
 
 REDRIVEN_AT_ONCE = 200
 

@@ -16,13 +16,14 @@ from shared.domain import changes, leases
 from shared.domain.changes import Correction
 from shared.domain.deliveries import Change, PublishLog, Status
 from shared.domain.failures import ConflictError, NotFoundError, Problem, RefusedError
+from shared.domain.markers import Keyed
 from shared.domain.media import MediaItem
 from shared.domain.posts import Target
 from shared.domain.schedules import moment, plan
 from shared.jobs.publish import tell_failed
 from shared.jobs.schedule import draft_problems, resolve_media, target_problems
 from shared.runtime import Runtime
-from shared.store.posts import Command, Keyed, Whole
+from shared.store.posts import Command, Whole
 
 
 @dataclass(frozen=True, slots=True)

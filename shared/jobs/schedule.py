@@ -11,6 +11,7 @@ from shared.domain import deliveries, keys, posts
 from shared.domain.accounts import AccountStatus, SocialAccount
 from shared.domain.deliveries import PublishLog, Status
 from shared.domain.failures import Problem, RefusedError
+from shared.domain.markers import Keyed
 from shared.domain.media import MediaItem
 from shared.domain.posts import ScheduledPost, Target
 from shared.domain.schedules import Plan, plan
@@ -18,7 +19,7 @@ from shared.jobs.publish import tell_failed
 from shared.platforms.base import Draft
 from shared.runtime import Runtime
 from shared.store.firestore import fresh_id
-from shared.store.posts import Creation, Keyed, Surroundings
+from shared.store.posts import Creation, Surroundings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from shared.domain.accounts import SocialAccount
 from shared.domain.dead_letters import DeadLetter
 from shared.domain.deliveries import BURIED, Change, PublishLog
 from shared.domain.failures import ConflictError, NotFoundError
-from shared.domain.markers import Answered, Marker, Mismatch
+from shared.domain.markers import Answered, Keyed, Marker, Mismatch
 from shared.domain.media import MediaAsset
 from shared.domain.posts import PostStatus, ScheduledPost
 from shared.domain.records import SCHEMA_VERSION
@@ -27,20 +27,6 @@ from shared.store.firestore import (
     fresh_id,
     races,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Keyed:
-    """A request's idempotency key and what it asked for."""
-
-    job_type: str
-    company_id: str
-    key: str
-    fingerprint: str
-
-    @property
-    def marker_id(self) -> str:
-        return keys.marker_id(self.job_type, self.company_id, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +139,7 @@ class Posts:
         self, seen: Snapshot, keyed: Keyed, response: dict[str, Any], now: datetime
     ) -> Write:
         """An expired marker that the TTL has not removed yet is overwritten, guarded."""
-        marker = markers.completed(
-            job_type=keyed.job_type,
-            company_id=keyed.company_id,
-            key=keyed.key,
-            fingerprint=keyed.fingerprint,
-            response=response,
-            now=now,
-        )
+        marker = markers.completed(keyed, response, now)
         if seen.exists:
             return Write(seen.reference, marker.document(), guard=seen.update_time)
         return Write(seen.reference, marker.document(), create=True)
