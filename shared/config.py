@@ -40,7 +40,6 @@ class Settings(BaseModel):
     scheduler_callers: str = Field(alias="SCHEDULER_CALLERS", default="")
     token_keys: str = Field(alias="TOKEN_KEYS", default="")
     media_bucket: str | None = Field(alias="MEDIA_BUCKET", default=None)
-    signing_account: str | None = Field(alias="MEDIA_SIGNING_ACCOUNT", default=None)
 
     @model_validator(mode="after")
     def _safe(self) -> Settings:

@@ -88,8 +88,7 @@ class Runtime:
 
     @cached_property
     def media(self) -> MediaStorage:
-        settings = self.environment.settings
-        return MediaStorage(bucket=settings.media_bucket, signing_account=settings.signing_account)
+        return MediaStorage(bucket=self.environment.settings.media_bucket)
 
     @cached_property
     def vault(self) -> Vault:

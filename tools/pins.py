@@ -25,8 +25,11 @@ def wanted(target: str) -> dict[str, list[str]]:
     asked = {"dependencies": project["project"]["dependencies"]}
     extras = project["project"]["optional-dependencies"]
     asked |= extras if target in ("all", "dev") else {target: extras[target]}
+    groups = project["dependency-groups"]
+    if target in ("all", "dev"):
+        asked["sandbox"] = groups["sandbox"]
     if target == "dev":
-        asked["dev"] = project["dependency-groups"]["dev"]
+        asked["dev"] = groups["dev"]
     return asked
 
 
