@@ -13,7 +13,7 @@ from shared.observability import Log
 from shared.platforms.base import App, Platform
 from shared.platforms.driver import Driver
 from shared.platforms.registry import PLATFORMS, registered
-from shared.queue.tasks import Target, TaskQueue
+from shared.queue.tasks import TaskQueue
 from shared.security.callers import Callers
 from shared.security.tokens import Vault, parse_keys
 from shared.storage.media import MediaStorage
@@ -61,11 +61,9 @@ class Runtime:
         return TaskQueue(
             project=settings.project,
             location=settings.location,
-            target=Target(
-                url=self.environment.url("publish_post"),
-                service_account=settings.tasks_account,
-                secret=settings.webhook_secret,
-            ),
+            url=self.environment.url,
+            service_account=settings.tasks_account,
+            secret=settings.webhook_secret,
             emulator_host=settings.tasks_host,
         )
 

@@ -62,7 +62,7 @@ def cancel(which: Which, rt: Runtime) -> dict[str, Any]:
 
     stored = rt.store.posts.command(which.post_id, which.company_id, remembering, keyed=which.keyed)
     if not stored.replayed:
-        rt.queue.forget([log.wake() for log in before])
+        rt.queue.forget_all([log.wake() for log in before])
         _tell("cancel", which, stored.logs, rt)
     return stored.response
 
@@ -176,7 +176,7 @@ def reschedule(
     if stored.replayed:
         return stored.response
     tell_failed(rt.queue.wake_all([x.wake() for x in stored.logs if x.promote_at is None]), rt)
-    rt.queue.forget([log.wake() for log in before])
+    rt.queue.forget_all([log.wake() for log in before])
     _tell("reschedule", which, stored.logs, rt)
     return stored.response
 

@@ -23,7 +23,7 @@ def run(rt: Runtime, ends_at: float) -> dict[str, Any]:
         seen |= {log.id for log in logs}
         failures = rt.queue.wake_all([log.wake() for log in logs])
         tell_failed(failures, rt)
-        not_made = {failure.wake.task_id for failure in failures}
+        not_made = {failure.task.id for failure in failures}
         for log in logs:
             if log.wake().task_id not in not_made:
                 rt.store.deliveries.promoted(log)

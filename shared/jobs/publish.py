@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,7 @@ from shared.jobs.refresh import Wait
 from shared.observability import Log, trace_of
 from shared.platforms.base import Delivery, Exact, Platform, Published
 from shared.platforms.driver import Permit, Session, TooLateToSendError
+from shared.queue.tasks import Failure
 from shared.runtime import Runtime
 from shared.store.deliveries import Held, LeaseLostError, UnrecordedError
 from shared.store.firestore import fresh_id
@@ -205,15 +206,17 @@ def wake(log: PublishLog, rt: Runtime) -> None:
     tell_failed(rt.queue.wake_all([log.wake()]), rt)
 
 
-def tell_failed(failures: list[Any], rt: Runtime) -> None:
+def tell_failed(failures: Sequence[Failure], rt: Runtime) -> None:
+    """Tasks that could not be created: the sweep will, and somebody should know."""
     for failure in failures:
-        rt.log.bind(trace_of(failure.wake.traceparent)).event(
+        task = failure.task
+        rt.log.bind(trace_of(task.traceparent)).event(
             "task.create_failed",
             failure.reason,
             severity="WARNING",
-            postId=failure.wake.post_id,
-            platform=failure.wake.platform,
-            taskId=failure.wake.task_id,
+            queue=task.queue,
+            taskId=task.id,
+            postId=task.body.get("scheduledPostId"),
         )
 
 

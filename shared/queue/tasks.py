@@ -1,16 +1,16 @@
-"""Publish tasks in Cloud Tasks, through its own client.
+"""Tasks in Cloud Tasks, through its own client.
 
-A task's name is the hash of delivery, generation and hop, so creating it again is harmless:
-ALREADY_EXISTS means that this hop's task was made, now or before.
+A task's name is the hash of what it is for (a delivery, its generation and hop), so creating it
+again is harmless: ALREADY_EXISTS means that it was made, now or before.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import grpc
@@ -35,25 +35,38 @@ _DOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Who is called and as whom."""
+class Task:
+    """A call to one of our functions, at `at` or as soon as may be.
 
-    url: str
-    service_account: str
-    secret: str | None
+    `id` makes creating it idempotent; `within` is how long Cloud Tasks waits for the answer.
+    """
+
+    id: str
+    queue: str
+    function: str
+    path: str
+    body: Mapping[str, Any]
+    at: datetime | None = None
+    traceparent: str | None = None
+    within: timedelta = DISPATCH_DEADLINE
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    wake: Wake
+    task: Task
     reason: str
 
 
 @dataclass(slots=True)
 class TaskQueue:
+    """`url` gives a function's address; tasks call it as `service_account`, with `secret` where
+    one is set."""
+
     project: str
     location: str
-    target: Target
+    url: Callable[[str], str]
+    service_account: str
+    secret: str | None
     emulator_host: str | None = None
     _client: tasks_v2.CloudTasksClient | None = None
     _pool: ThreadPoolExecutor = field(
@@ -66,78 +79,92 @@ class TaskQueue:
             self._client = _connect(self.emulator_host)
         return self._client
 
-    def wake(self, wake: Wake) -> Failure | None:
-        """Make sure that the task exists; never raises: the sweep closes whatever gap is left."""
-        queue = self._queue(keys.queue(wake.platform))
-        task = self._task(queue, wake)
+    def wake_all(self, wakes: Sequence[Wake]) -> list[Failure]:
+        """Make sure that these deliveries' tasks exist."""
+        return self.create_all([publish_task(wake) for wake in wakes])
+
+    def forget_all(self, wakes: Sequence[Wake]) -> list[Failure]:
+        """Delete tasks that are not needed any more: it saves work, nothing depends on it."""
+        tasks = [publish_task(wake) for wake in wakes]
+        return [failure for failure in self._pool.map(self._delete, tasks) if failure]
+
+    def create_all(self, tasks: Sequence[Task]) -> list[Failure]:
+        """In parallel; never raises, gives the failures: a sweep closes whatever gap is left."""
+        if len(tasks) <= 1:
+            return [failure for failure in map(self._create, tasks) if failure]
+        return [failure for failure in self._pool.map(self._create, tasks) if failure]
+
+    def _create(self, task: Task) -> Failure | None:
+        parent, request = self._queue(task.queue), self._request(task)
         for attempt in range(TRIES):
             try:
-                self.client.create_task(parent=queue, task=task, timeout=CALL_SECONDS, retry=None)
+                self.client.create_task(
+                    parent=parent, task=request, timeout=CALL_SECONDS, retry=None
+                )
             except exceptions.AlreadyExists:
                 return None
             except _DOWN as error:
                 if attempt == TRIES - 1:
-                    return Failure(wake, str(error.message))
+                    return Failure(task, str(error.message))
             except exceptions.GoogleAPICallError as error:
-                return Failure(wake, str(error.message))
+                return Failure(task, str(error.message))
             else:
                 return None
         raise AssertionError("unreachable")
 
-    def wake_all(self, wakes: Sequence[Wake]) -> list[Failure]:
-        """In parallel; the failures alone."""
-        if len(wakes) <= 1:
-            return [failure for failure in map(self.wake, wakes) if failure]
-        return [failure for failure in self._pool.map(self.wake, wakes) if failure]
-
-    def forget(self, wakes: Iterable[Wake]) -> list[Failure]:
-        """Delete tasks that are not needed any more: it saves work, nothing depends on it."""
-        return [failure for failure in self._pool.map(self._forget, list(wakes)) if failure]
-
-    def _forget(self, wake: Wake) -> Failure | None:
-        name = f"{self._queue(keys.queue(wake.platform))}/tasks/{wake.task_id}"
+    def _delete(self, task: Task) -> Failure | None:
+        name = f"{self._queue(task.queue)}/tasks/{task.id}"
         try:
             self.client.delete_task(name=name, timeout=CALL_SECONDS, retry=None)
         except exceptions.NotFound:
             return None
         except exceptions.GoogleAPICallError as error:
-            return Failure(wake, str(error.message))
+            return Failure(task, str(error.message))
         return None
 
     def _queue(self, name: str) -> str:
         return f"projects/{self.project}/locations/{self.location}/queues/{name}"
 
-    def _task(self, queue: str, wake: Wake) -> tasks_v2.Task:
+    def _request(self, task: Task) -> tasks_v2.Task:
         headers = {"Content-Type": "application/json"}
-        if wake.traceparent:
-            headers["traceparent"] = wake.traceparent
-        if self.target.secret:
-            headers["X-Webhook-Secret"] = self.target.secret
+        if task.traceparent:
+            headers["traceparent"] = task.traceparent
+        if self.secret:
+            headers["X-Webhook-Secret"] = self.secret
+        audience = self.url(task.function)
         return tasks_v2.Task(
-            name=f"{queue}/tasks/{wake.task_id}",
-            schedule_time=wake.at,
-            dispatch_deadline=DISPATCH_DEADLINE,
+            name=f"{self._queue(task.queue)}/tasks/{task.id}",
+            schedule_time=task.at,
+            dispatch_deadline=task.within,
             http_request=tasks_v2.HttpRequest(
-                url=self.target.url,
+                url=audience + task.path,
                 http_method=tasks_v2.HttpMethod.POST,
                 headers=headers,
-                body=json.dumps(body(wake)).encode(),
+                body=json.dumps(task.body).encode(),
                 oidc_token=tasks_v2.OidcToken(
-                    service_account_email=self.target.service_account, audience=self.target.url
+                    service_account_email=self.service_account, audience=audience
                 ),
             ),
         )
 
 
-def body(wake: Wake) -> dict[str, Any]:
+def publish_task(wake: Wake) -> Task:
     """What a publish task says. It is a wake-up: the record decides."""
-    return {
-        "scheduledPostId": wake.post_id,
-        "platform": wake.platform,
-        "accountId": wake.account_id,
-        "generation": wake.generation,
-        "idempotencyKey": wake.idempotency_key,
-    }
+    return Task(
+        id=wake.task_id,
+        queue=keys.queue(wake.platform),
+        function="publish_post",
+        path="",
+        body={
+            "scheduledPostId": wake.post_id,
+            "platform": wake.platform,
+            "accountId": wake.account_id,
+            "generation": wake.generation,
+            "idempotencyKey": wake.idempotency_key,
+        },
+        at=wake.at,
+        traceparent=wake.traceparent,
+    )
 
 
 def _connect(emulator_host: str | None) -> tasks_v2.CloudTasksClient:
