@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from shared import config
 from shared.observability import Log
 from shared.platforms.base import App, Platform
-from shared.platforms.driver import Driver
 from shared.platforms.registry import PLATFORMS, registered
 from shared.queue.tasks import TaskQueue
 from shared.security.callers import Callers
@@ -19,6 +19,9 @@ from shared.security.tokens import Vault, parse_keys
 from shared.storage.media import MediaStorage
 from shared.store.clock import Clock
 from shared.store.store import Store
+
+if TYPE_CHECKING:
+    from shared.platforms.driver import Driver
 
 
 @dataclass
@@ -82,6 +85,8 @@ class Runtime:
 
     @cached_property
     def driver(self) -> Driver:
+        from shared.platforms.driver import Driver  # HTTP: not for a task that only replays
+
         return Driver(self.media)
 
     @cached_property

@@ -6,7 +6,7 @@ import flask
 import functions_framework
 
 from shared.edge.answers import Answer
-from shared.edge.requests import Nothing
+from shared.edge.bodies import Nothing
 from shared.edge.serve import SCHEDULER, Context, Route, admits, serve
 from shared.jobs import promote, sweep
 

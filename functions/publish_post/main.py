@@ -10,7 +10,7 @@ from shared.domain.claims import Knock, Void
 from shared.domain.failures import BadRequestError, Problem
 from shared.edge import answers
 from shared.edge.answers import Answer
-from shared.edge.requests import DeliveryTask, PostTask
+from shared.edge.bodies import DeliveryTask, PostTask
 from shared.edge.serve import BACKEND, TASKS, Context, Route, admits, serve
 from shared.jobs import fan_out, publish
 from shared.jobs.publish import Knocked

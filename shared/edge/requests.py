@@ -1,69 +1,17 @@
-"""The bodies that the routes take. Unknown fields are refused: a misspelt one is a mistake."""
+"""The bodies that the backend's routes take. Unknown fields are refused: they are misspelt."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from shared.domain.posts import PostStatus
+from shared.edge.bodies import Body, Id, Key, Text
 
 MOST_TARGETS = 50
 MOST_MEDIA = 40
-TEXT_CHARS = 100_000
-
-Id = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^/]+$")
-]
-Key = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-Text = Annotated[str, StringConstraints(max_length=TEXT_CHARS)]
-
-
-class Body(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", frozen=True, defer_build=True
-    )
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def _valid_text(cls, value: Any) -> Any:
-        """Half of a surrogate pair is no text: neither Firestore nor a platform would take it."""
-        if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise ValueError("is not valid Unicode text") from None
-        return value
-
-
-class DeliveryTask(Body):
-    """One delivery. `content` and `mediaAssetIds` are accepted and not trusted: the stored
-    delivery is the truth."""
-
-    scheduled_post_id: Id
-    platform: Id
-    account_id: Id
-    generation: int | None = Field(default=None, ge=1)
-    idempotency_key: Key
-    content: Text | None = None
-    media_asset_ids: tuple[Id, ...] | None = None
-
-
-class PostTask(Body):
-    """A whole post, fanned out into its deliveries."""
-
-    post_id: Id
-    idempotency_key: Key
 
 
 class TargetBody(Body):
@@ -185,9 +133,3 @@ class MediaRequest(Body):
     height: int | None = Field(default=None, ge=1)
     duration_ms: int | None = Field(default=None, ge=0)
     alt_text: str | None = Field(default=None, max_length=2000)
-
-
-class Nothing(Body):
-    """A scheduled call: its body says nothing that matters."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)

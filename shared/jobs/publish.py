@@ -27,7 +27,7 @@ from shared.jobs import refresh
 from shared.jobs.refresh import Wait
 from shared.observability import Log, trace_of
 from shared.platforms.base import Delivery, Exact, Platform, Published
-from shared.platforms.driver import Permit, Session, TooLateToSendError
+from shared.platforms.session import Permit, Session, TooLateToSendError
 from shared.queue.tasks import Failure
 from shared.runtime import Runtime
 from shared.store.deliveries import Held, LeaseLostError, UnrecordedError

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import datetime
 from typing import IO, Any, Protocol
 
 import httpx
@@ -38,6 +35,7 @@ from shared.platforms.base import (
     Request,
     Step,
 )
+from shared.platforms.session import Outcome, Session, TooLateToSendError
 from shared.platforms.wire import FAILURES, Client, Wire
 
 CALL_SECONDS = 20.0  # text and images; one platform call, from connecting to the last byte
@@ -49,40 +47,6 @@ class Media(Protocol):
     def open(self, item: MediaItem) -> IO[bytes]: ...
 
     def public_url(self, item: MediaItem) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """The right to send the committing call until `send_by`: our mark stands on the log."""
-
-    send_by: datetime
-    send_by_monotonic: float
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What one attempt lends the driver.
-
-    `mark_committing` takes the request's hash and returns a permit, or raises. `keep` puts state
-    on record. `ends_at` (monotonic seconds) is the attempt's own deadline.
-    """
-
-    mark_committing: Callable[[str], Permit]
-    keep: Callable[[Mapping[str, Any]], None]
-    now: Callable[[], datetime]
-    ends_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A flow's value, and the body of the answer that accepted the post, where there is one."""
-
-    value: Published | Processing
-    raw: str | None
-
-
-class TooLateToSendError(Exception):
-    """`send_by` has passed: another attempt may take this one's outcome for unknown by now."""
 
 
 class Driver:
