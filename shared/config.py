@@ -19,7 +19,7 @@ class SettingsError(Exception):
 class Settings(BaseModel):
     """By the names that the environment has. Emulator hosts, where set, replace Google's own."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     project: str = Field(alias="GCP_PROJECT_ID", min_length=1)
     location: str = Field(alias="GCP_LOCATION", default="europe-west1")
