@@ -10,6 +10,7 @@ import json
 import secrets
 import sys
 import traceback
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -88,8 +89,12 @@ def trace_of(traceparent: str | None, cloud_trace: str | None = None) -> Trace:
     return Trace(secrets.token_hex(16), secrets.token_hex(8))
 
 
+# The request's own trace, for every line that is not about another one.
+current_trace: ContextVar[Trace | None] = ContextVar("current_trace", default=None)
+
+
 class Log:
-    """Writes lines for one project; `bind` makes one that adds a trace to each line."""
+    """Writes lines for one project, each with the request's trace; `bind` gives it another one."""
 
     def __init__(self, project: str, trace: Trace | None = None) -> None:
         self._project = project
@@ -110,11 +115,12 @@ class Log:
             "message": message or event,
             **{name: _plain(value) for name, value in fields.items() if value is not None},
         }
-        if self._trace is not None:
-            trace = f"projects/{self._project}/traces/{self._trace.trace_id}"
-            line["logging.googleapis.com/trace"] = trace
-            line["logging.googleapis.com/spanId"] = self._trace.span_id
-            line["logging.googleapis.com/trace_sampled"] = self._trace.sampled
+        trace = self._trace or current_trace.get()
+        if trace is not None:
+            name = f"projects/{self._project}/traces/{trace.trace_id}"
+            line["logging.googleapis.com/trace"] = name
+            line["logging.googleapis.com/spanId"] = trace.span_id
+            line["logging.googleapis.com/trace_sampled"] = trace.sampled
         sys.stdout.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         sys.stdout.flush()
 

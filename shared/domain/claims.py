@@ -418,7 +418,7 @@ def unknown(
     about: dict[str, Any] = {"error_code": code, "error_message": sentence}
     since = log.unsettled_since or now
     look = retries.next_lookup(log.lookups, since, now) if exact else None
-    if look is None:
+    if look is None or now >= log.latest_at:
         return Change(ended(log, now, Status.UNKNOWN, **about))
     about |= {"lookups": log.lookups + 1, "attempts_spent": 0}
     return Change(hop_to(log, now, look, status=Status.UNKNOWN, **about), wakes=True)

@@ -219,7 +219,7 @@ def sweep_at(due: datetime, latest: datetime, hops: int = 0) -> datetime:
 
 def hop_to(log: PublishLog, now: datetime, at: datetime, **fields: Any) -> PublishLog:
     """A version with one more hop, due at `at` or at `latestAt` if that comes first."""
-    due = min(at, log.latest_at) if fields.get("status") is not Status.UNKNOWN else at
+    due = min(at, log.latest_at)
     fields.setdefault("next_retry_at", due)
     fields.setdefault("sweep_hops", 0)
     return evolve(

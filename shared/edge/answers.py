@@ -29,7 +29,8 @@ class Answer:
 
     def response(self) -> flask.Response:
         kind = "application/json" if self.status < 400 else "application/problem+json"
-        text = json.dumps(self.body, ensure_ascii=False)
+        # Firestore keeps no order of fields: sorted, a remembered answer is the first one's bytes.
+        text = json.dumps(self.body, ensure_ascii=False, sort_keys=True)
         return flask.Response(text, self.status, dict(self.headers), content_type=kind)
 
 

@@ -5,13 +5,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
 TEXT_CHARS = 100_000
 
+
+def _document_id(value: str) -> str:
+    """What Firestore takes as a document's id."""
+    if "/" in value or value in (".", "..") or (value[:2] == "__" == value[-2:]):
+        raise ValueError("must not hold a slash, be . or .., or look like __this__")
+    return value
+
+
 Id = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^/]+$")
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(_document_id),
 ]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Text = Annotated[str, StringConstraints(max_length=TEXT_CHARS)]

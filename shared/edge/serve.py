@@ -24,7 +24,7 @@ from shared.domain.failures import (
     UnavailableError,
 )
 from shared.edge.answers import Answer, problem
-from shared.observability import Log, Trace, trace_of
+from shared.observability import Log, Trace, current_trace, trace_of
 from shared.runtime import Runtime, runtime
 from shared.security.callers import Caller, ForbiddenError, UnauthenticatedError
 
@@ -68,12 +68,13 @@ def serve(request: flask.Request, function: str, routes: Mapping[str, Route]) ->
     trace = trace_of(
         request.headers.get("traceparent"), request.headers.get("X-Cloud-Trace-Context")
     )
+    current_trace.set(trace)
     try:
         rt = runtime(function)
     except SettingsError as error:
-        Log("unknown", trace).bug(error)
+        Log("unknown").bug(error)
         return problem(500, "settings", "The function is not configured.").response()
-    log = rt.log.bind(trace)
+    log = rt.log
     path = "/" + request.path.strip("/")
     try:
         answer = _answer(request, path, routes, rt, trace, started)
@@ -123,7 +124,8 @@ def _answer(
         body = _parse(raw, route)
         return route.handle(body, context)
     except BadRequestError as error:
-        if caller.role != TASKS:
+        from_queue = caller.role == TASKS or (caller.role == "any" and context.task_id)
+        if not from_queue:
             raise
         return _bury(raw, error, context)
 
@@ -173,9 +175,7 @@ def _bury(raw: bytes, error: BadRequestError, context: Context) -> Answer:
     if context.task_id:
         evidence["taskName"] = [context.task_id]
     letter = context.rt.store.dead_letters.bury_malformed(raw, error.message, evidence)
-    context.rt.log.bind(context.trace).event(
-        "task.malformed", error.message, severity="ERROR", deadLetterId=letter
-    )
+    context.rt.log.event("task.malformed", error.message, severity="ERROR", deadLetterId=letter)
     return Answer(200, {"success": False, "deadLetter": letter, "message": error.message})
 
 

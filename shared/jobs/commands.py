@@ -22,6 +22,7 @@ from shared.domain.posts import Target
 from shared.domain.schedules import moment, plan
 from shared.jobs.publish import tell_failed
 from shared.jobs.schedule import draft_problems, resolve_media, target_problems
+from shared.observability import trace_of
 from shared.runtime import Runtime
 from shared.store.posts import Command, Whole
 
@@ -325,7 +326,7 @@ def _is(log: PublishLog, target: Target) -> bool:
 
 
 def _tell(action: str, which: Which, logs: Sequence[PublishLog], rt: Runtime) -> None:
-    rt.log.event(
+    rt.log.bind(trace_of(logs[0].traceparent) if logs else None).event(
         "post.changed",
         action=action,
         postId=which.post_id,

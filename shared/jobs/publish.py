@@ -22,7 +22,12 @@ from shared.domain.claims import (
     Result,
 )
 from shared.domain.deliveries import Change, PublishLog, Status
-from shared.domain.failures import AuthExpiredError, PlatformError, UnavailableError
+from shared.domain.failures import (
+    AuthExpiredError,
+    PermanentError,
+    PlatformError,
+    UnavailableError,
+)
 from shared.jobs import refresh
 from shared.jobs.refresh import Wait
 from shared.observability import Log, trace_of
@@ -30,6 +35,7 @@ from shared.platforms.base import Delivery, Exact, Platform, Published
 from shared.platforms.session import Permit, Session, TooLateToSendError
 from shared.queue.tasks import Failure
 from shared.runtime import Runtime
+from shared.security.tokens import UnsealError
 from shared.store.deliveries import Held, LeaseLostError, UnrecordedError
 from shared.store.firestore import fresh_id
 
@@ -110,11 +116,14 @@ class _Attempt:
         """The platform's outcome; a refused token is refreshed once."""
         account = self.held.account
         assert account is not None  # `begin` claims nothing for an account that is gone
-        token = refresh.usable(account, self.held.log.account_id, self._rt)
-        if token is None:
-            return self._renewed(account.token_version)
         try:
+            token = refresh.usable(account, self.held.log.account_id, self._rt)
+            if token is None:
+                return self._renewed(account.token_version)
             return self._send(token)
+        except UnsealError:
+            message = "The account's token cannot be opened: is its key still in TOKEN_KEYS?"
+            return PermanentError(message, code="token_sealed")
         except AuthExpiredError:
             return self._renewed(account.token_version)
         except PlatformError as error:

@@ -16,6 +16,7 @@ from shared.domain.media import MediaItem
 from shared.domain.posts import ScheduledPost, Target
 from shared.domain.schedules import Plan, plan
 from shared.jobs.publish import tell_failed
+from shared.observability import trace_of
 from shared.platforms.base import Draft
 from shared.runtime import Runtime
 from shared.store.firestore import fresh_id
@@ -259,7 +260,7 @@ def _response(
 
 
 def _tell_scheduled(post_id: str, logs: Sequence[PublishLog], order: Order, rt: Runtime) -> None:
-    rt.log.event(
+    rt.log.bind(trace_of(logs[0].traceparent)).event(
         "post.scheduled",
         postId=post_id,
         companyId=order.company_id,

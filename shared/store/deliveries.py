@@ -265,9 +265,14 @@ class Deliveries:
             )
         except (LostRaceError, UncertainError):
             return None
-        if len(written) > 1 and written[1].transformed == 0:
+        if len(written) > 1 and (written[1].transformed == 0 or _corrects(held.log, after)):
             finish_post(self._db, after.post_id)
         return Held(after, written[0].update_time, held.account)
+
+
+def _corrects(before: PublishLog, after: PublishLog) -> bool:
+    """An end that takes the place of another end: a late answer, or a person's word."""
+    return not before.is_open and not after.is_open
 
 
 def parse(snapshot: Snapshot) -> PublishLog:

@@ -24,7 +24,7 @@ from google.cloud.firestore_v1.base_document import DocumentSnapshot
 from google.cloud.firestore_v1.base_query import BaseQuery
 from google.cloud.firestore_v1.document import DocumentReference
 
-from shared.domain.failures import UnavailableError
+from shared.domain.failures import Problem, RefusedError, UnavailableError
 from shared.store.clock import Clock
 
 Snapshot = DocumentSnapshot[Any]
@@ -139,6 +139,9 @@ class Firestore:
                 batch.update(write.ref, write.data)
         try:
             results = batch.commit(retry=None, timeout=COMMIT_SECONDS)
+        except exceptions.InvalidArgument as error:
+            sentence = "A record would be larger than the 1 MiB that the database takes."
+            raise RefusedError([Problem("body", "too_large", sentence)]) from error
         except _LOST as error:
             raise LostRaceError(str(error)) from error
         except _DOWN as error:
