@@ -51,7 +51,8 @@ class Delivery:
     public name where known, `server` the host of a federated platform. `key` is the native
     idempotency key: the same while the content is the same. `state` holds what an earlier attempt
     kept. `unsettled_since` is when a call that may have created the post was first sent and never
-    settled: None on a fresh delivery.
+    settled: None on a fresh delivery. `attempted_at` is when this attempt began, for state that
+    grows old: a flow has no clock.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Delivery:
     handle: str | None = None
     server: str | None = None
     unsettled_since: datetime | None = None
+    attempted_at: datetime | None = None
 
 
 # --- what a flow yields -------------------------------------------------------------------------
@@ -232,7 +234,11 @@ class Options(BaseModel):
     """A platform's own options; each adapter subclasses it. Unknown names are refused."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        defer_build=True,
     )
 
 

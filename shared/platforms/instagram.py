@@ -59,7 +59,24 @@ CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
 CHECK_IMAGE = timedelta(seconds=10)
 CHECK_VIDEO = timedelta(minutes=1)  # as often as the documentation asks for
 
-# What the numbers in `error` mean. A subcode says more than its code, and is looked at first.
+# What the numbers in `error` mean. A subcode says more than its code, and is looked at first: the
+# code of "action blocked as spam", 2207051, is 4, which alone would be a rate limit.
+REFUSED_SUBCODES = frozenset(
+    {
+        2207003,  # the download of the media timed out
+        2207004,  # too large
+        2207005,  # format
+        2207009,  # aspect ratio
+        2207010,  # caption
+        2207023,  # media type
+        2207026,  # video format
+        2207028,  # carousel
+        2207050,  # the account is restricted
+        2207051,  # blocked as spam
+        2207052,  # the media could not be fetched
+        2207057,  # thumb offset
+    }
+)
 NOT_READY = 2207027  # with HTTP 400, in answer to media_publish
 DAILY_CAP = 2207042  # of posts through the API in any 24 h
 TRY_AGAIN_SUBCODES = frozenset({NOT_READY, 2207001, 2207032, 2207053, 2207082, 2207020, 2207008})
@@ -275,6 +292,8 @@ class Instagram(Platform):
             return ThrottledError(message, until=CAP_WAIT, **about)
         if subcode in TRY_AGAIN_SUBCODES:
             return TransientError(message, **about)
+        if subcode in REFUSED_SUBCODES:
+            return PermanentError(message, **about)
         if number in APP_THROTTLED:
             return ThrottledError(message, until=self.reset_at(reply), scope="platform", **about)
         if number in ACCOUNT_THROTTLED or number in USE_CASE_THROTTLED:

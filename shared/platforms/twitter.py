@@ -11,6 +11,7 @@ import re
 import unicodedata
 from base64 import b64encode
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -49,10 +50,12 @@ from shared.platforms.base import (
 MEGABYTE = 1024 * 1024
 GIF = "image/gif"
 ALT_TEXT_CHARS = 1000
+TO_SPARE = timedelta(minutes=5)  # before uploads expire
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
 FIRST_SNOWFLAKE = 1288834974657  # the millisecond from which X numbers its posts
 RATE_LIMITED = 88
 DUPLICATE = 187
+LINK = r"\S*\w\.\w\S*"  # as written, with or without https://
 SHORT_LINK = re.compile(r"https://t\.co/\w+")
 
 
@@ -88,11 +91,11 @@ class Twitter(Platform):
     def publish(self, delivery: Delivery, token: str) -> Flow:
         auth = {"Authorization": f"Bearer {token}"}
         options = TwitterOptions.model_validate(delivery.options)
-        kept: dict[str, str] = dict(delivery.state.get("media", {}))
-        resumed = bool(kept)
-        working = yield from self._upload(delivery.media, kept, auth)
+        uploads = _Uploads.of(delivery)
+        working = yield from self._upload(delivery.media, uploads, auth)
         if working is not None:
             return working
+        kept = uploads.ids
         for item in delivery.media:
             if item.alt_text:  # may be set again and again
                 about = {"id": kept[item.id], "metadata": {"alt_text": {"text": item.alt_text}}}
@@ -104,37 +107,33 @@ class Twitter(Platform):
             post["media"] = {"media_ids": [kept[item.id] for item in delivery.media]}
         create = Request("POST", f"{self.app.api_url}/2/tweets", auth, json=post)
         reply = yield Call(create, "create post", commits=True)
-        if reply.status_code == 400:  # let pass by `classify`: the media are gone, 24 h are over
-            yield Keep({})
-            message = "X no longer has the media that were uploaded for this post"
-            fault = TransientError if resumed else PermanentError
-            raise fault(message, code="media_gone", status=400)
         post_id: str = reply.json()["data"]["id"]
         return Published(post_id, _permalink(delivery.handle, post_id), _made_at(post_id))
 
     def _upload(
-        self, media: tuple[MediaItem, ...], kept: dict[str, str], auth: Mapping[str, str]
+        self, media: tuple[MediaItem, ...], uploads: _Uploads, auth: Mapping[str, str]
     ) -> Generator[Step, Any, Processing | None]:
-        """Fill `kept` with the media id of each item; `Processing` while X works on one."""
+        """Give each item a media id; `Processing` while X works on one."""
         url = f"{self.app.api_url}/2/media/upload"
         for item in media:
-            working = None
-            if item.id not in kept:
+            if item.id not in uploads.ids:
                 if item.content_type == GIF:
-                    uploaded = yield from self._upload_in_chunks(item, auth)
+                    data = yield from self._upload_in_chunks(item, auth)
                 else:
                     form, files = {"media_category": "tweet_image"}, {"media": item}
                     request = Request("POST", url, auth, form=form, files=files)
-                    uploaded = (yield Call(request, "upload")).json()["data"]
-                kept[item.id] = uploaded["id"]
-                yield Keep({"media": dict(kept)})
-                working = _working(uploaded, kept)
+                    data = (yield Call(request, "upload")).json()["data"]
+                uploads.add(item, data)
+                yield Keep(uploads.state())
             elif item.content_type == GIF:
-                params = {"command": "STATUS", "media_id": kept[item.id]}
+                params = {"command": "STATUS", "media_id": uploads.ids[item.id]}
                 reply = yield Call(Request("GET", url, auth, params=params), "read media")
-                working = _working(reply.json()["data"], kept)
-            if working is not None:
-                return working
+                data = reply.json()["data"]
+            else:
+                continue
+            check_after = _working(data)
+            if check_after is not None:
+                return Processing(uploads.state(), check_after)
         return None
 
     def _upload_in_chunks(
@@ -212,8 +211,6 @@ class Twitter(Platform):
         about: dict[str, Any] = {"status": status, "request_id": self.request_id(reply)}
         if call.name == "refresh":
             return self._refresh_refused(body, status, message, about)
-        if status == 400 and call.commits and "media id" in message.lower():
-            return None  # {"detail": "Your media IDs are invalid."}: the flow forgets them
         # 403 {"detail": "You are not allowed to create a Tweet with duplicate content."}, no id
         if status == 403 and (code == f"x_{DUPLICATE}" or "duplicate" in message.lower()):
             return PermanentError(message, code="duplicate", **about)
@@ -317,16 +314,42 @@ def _first_error(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def _working(uploaded: Mapping[str, Any], kept: Mapping[str, str]) -> Processing | None:
-    """What `processing_info` says: none and succeeded are one."""
-    info = uploaded.get("processing_info") or {}
+@dataclass(slots=True)
+class _Uploads:
+    """The media id of each item, and when X will forget the first of them."""
+
+    ids: dict[str, str]
+    end: datetime | None
+    begun: datetime | None
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> _Uploads:
+        state, begun = delivery.state, delivery.attempted_at
+        end = datetime.fromisoformat(state["end"]) if state.get("end") else None
+        if end is not None and begun is not None and begun >= end - TO_SPARE:
+            return cls({}, None, begun)
+        return cls(dict(state.get("media", {})), end, begun)
+
+    def add(self, item: MediaItem, data: Mapping[str, Any]) -> None:
+        self.ids[item.id] = data["id"]
+        life = data.get("expires_after_secs")
+        if life and self.begun is not None:
+            end = self.begun + timedelta(seconds=life)
+            self.end = min(self.end or end, end)
+
+    def state(self) -> dict[str, Any]:
+        return {"media": dict(self.ids), "end": self.end.isoformat() if self.end else None}
+
+
+def _working(data: Mapping[str, Any]) -> timedelta | None:
+    """When to look again at media that X works on; no `processing_info` is as good as succeeded."""
+    info = data.get("processing_info") or {}
     match info.get("state", "succeeded"):
         case "succeeded":
             return None
         case "failed":
             raise PermanentError("X could not process the media", code="media_failed")
-    check_after = timedelta(seconds=info.get("check_after_secs", 5))
-    return Processing({"media": dict(kept)}, check_after)
+    return timedelta(seconds=info.get("check_after_secs", 5))
 
 
 def _same(delivery: Delivery, text: str) -> bool:
@@ -335,7 +358,7 @@ def _same(delivery: Delivery, text: str) -> bool:
     shapes = [theirs]
     if delivery.media:
         shapes.append(re.sub(rf"\s*{SHORT_LINK.pattern}$", "", theirs))
-    patterns = (r"\S+".join(map(re.escape, SHORT_LINK.split(shape))) for shape in shapes)
+    patterns = (LINK.join(map(re.escape, SHORT_LINK.split(shape))) for shape in shapes)
     return any(re.fullmatch(pattern, ours) for pattern in patterns)
 
 
