@@ -179,7 +179,6 @@ class _Attempt:
             server=account.server,
             unsettled_since=log.unsettled_since,
             attempted_at=log.attempts[-1].started_at if log.attempts else None,
-            attempted_at=log.attempts[-1].started_at if log.attempts else None,
         )
 
     def _mark(self, request_hash: str) -> Permit:
