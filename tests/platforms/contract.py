@@ -1,0 +1,456 @@
+"""What every adapter has to do, whatever its platform."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import httpx
+import pytest
+
+from shared.domain.accounts import Tokens
+from shared.domain.failures import (
+    AuthExpiredError,
+    OutcomeUnknownError,
+    PermanentError,
+    PlatformError,
+    ThrottledError,
+    TransientError,
+)
+from shared.domain.media import MediaItem
+from shared.platforms.base import (
+    App,
+    Call,
+    Delivery,
+    Draft,
+    Keep,
+    Platform,
+    PublicUrl,
+    Published,
+    Request,
+)
+from tests.platforms.stage import Files, Stage, item
+from tests.sandbox.clock import Clock
+from tests.sandbox.platforms.values import Answer
+
+TOKEN = "token-that-nobody-may-read"
+REFRESH_TOKEN = "refresh-token-that-nobody-may-read"
+TEXT = "Fresh bread (warm) at 7 & until it is gone #bakery"
+
+
+class PlatformContract:
+    """Subclass it with the platform's particulars; the tests come along."""
+
+    platform_class: ClassVar[type[Platform]]
+    user_id: ClassVar[str]
+    media: ClassVar[tuple[MediaItem, ...]] = (item(1), item(2))
+    create: ClassVar[str] = "create post"  # the call that commits
+    upload: ClassVar[str] = "upload"  # one that comes before it
+    quoted: ClassVar[str] = "create post"  # the one that carries the text
+    refused: ClassVar[Answer]  # an answer to `create` that refuses
+    refused_code: ClassVar[str]
+    wait: ClassVar[timedelta | None] = timedelta(minutes=15)  # what a throttle of 900 s comes to
+
+    # the stage
+
+    @pytest.fixture
+    def platform(self, stage: Stage) -> Platform:
+        name = self.platform_class.name
+        stage.server.add_account(name, self.user_id, TOKEN, REFRESH_TOKEN, handle="acme")
+        return self.platform_class(stage.app(name))
+
+    def delivery(self, **changes: Any) -> Delivery:
+        plain = Delivery(
+            id="delivery-1",
+            key="key-1",
+            text=TEXT,
+            platform_user_id=self.user_id,
+            media=self.media,
+            handle="acme",
+        )
+        return replace(plain, **changes)
+
+    def fail(self, stage: Stage, platform: Platform, **changes: Any) -> PlatformError:
+        with pytest.raises(PlatformError) as caught:
+            stage.publish(platform, self.delivery(**changes), TOKEN)
+        return caught.value
+
+    def posts(self, stage: Stage) -> int:
+        return len(stage.server.posts(self.platform_class.name))
+
+    # accepted
+
+    def test_a_post_is_published_once_and_named(self, stage: Stage, platform: Platform) -> None:
+        published = stage.publish(platform, self.delivery(), TOKEN)
+
+        assert isinstance(published, Published)
+        (post,) = stage.server.posts(platform.name)
+        assert (published.remote_id, published.found) == (post.id, False)
+        assert published.remote_url is not None
+        assert published.published_at is not None
+        assert abs(published.published_at - post.at) < timedelta(seconds=2)
+
+    def test_what_was_written_is_what_arrives(self, stage: Stage, platform: Platform) -> None:
+        text = "Ünïcode 日本 🎉, (a) [b] {c} <d> *e* _f_ ~g~ | \\ @h #tag C# https://a.example/b_c?d=1#e"
+
+        stage.publish(platform, self.delivery(text=text), TOKEN)
+
+        (post,) = stage.server.posts(platform.name)
+        assert post.text == text
+
+    def test_the_media_arrive_in_their_order(self, stage: Stage, platform: Platform) -> None:
+        media = (item(3, alt_text="A loaf"), item(1), item(2, alt_text="A roll"))
+
+        stage.publish(platform, self.delivery(media=media), TOKEN)
+
+        (post,) = stage.server.posts(platform.name)
+        assert [shown.alt_text for shown in post.media] == ["A loaf", None, "A roll"]
+        assert len({shown.sha256 for shown in post.media}) == 3
+
+    def test_the_mark_is_set_once_before_the_post(self, stage: Stage, platform: Platform) -> None:
+        stage.publish(platform, self.delivery(), TOKEN)
+
+        assert len(stage.marks) == 1
+        assert len(stage.server.calls(platform.name, self.create)) == 1
+
+    # refused
+
+    def test_a_refusal_is_permanent(self, stage: Stage, platform: Platform) -> None:
+        self.answer_instead(stage, self.create, self.refused)
+
+        error = self.fail(stage, platform)
+
+        assert type(error) is PermanentError
+        assert error.code == self.refused_code
+        assert self.posts(stage) == 0
+
+    def test_a_throttle_is_waited_for(self, stage: Stage, platform: Platform) -> None:
+        stage.server.misbehave(platform.name, self.create, "throttle", seconds=900)
+
+        error = self.fail(stage, platform)
+
+        assert isinstance(error, ThrottledError)
+        assert error.scope == "account"
+        until = error.until
+        if isinstance(until, datetime):
+            until = until - stage.server.clock.now()
+        expected = self.wait
+        assert (until is None) == (expected is None)
+        if until is not None and expected is not None:
+            assert abs(until - expected) < timedelta(seconds=5)
+
+    @pytest.mark.parametrize("early", [True, False])
+    def test_a_refused_token_is_expired(
+        self, stage: Stage, platform: Platform, early: bool
+    ) -> None:
+        if early:
+            stage.server.revoke(TOKEN)
+        else:
+            hold = stage.server.misbehave(
+                platform.name, self.create, "refuse", status=401, body=self.refused.body
+            )
+            hold.how |= {"body": self.token_refused(stage).body}
+
+        error = self.fail(stage, platform)
+
+        assert isinstance(error, AuthExpiredError)
+        assert self.posts(stage) == 0
+
+    def token_refused(self, stage: Stage) -> Answer:
+        dialect = getattr(stage.server, self.platform_class.name)
+        answer = dialect.token_refused(None)
+        assert isinstance(answer, Answer)
+        return answer
+
+    # the outcome is not known
+
+    @pytest.mark.parametrize(("kind", "made"), [("drop_after", 1), ("drop_before", 0)])
+    def test_a_lost_answer_is_unknown(
+        self, stage: Stage, platform: Platform, kind: Any, made: int
+    ) -> None:
+        stage.server.misbehave(platform.name, self.create, kind)
+
+        error = self.fail(stage, platform)
+
+        assert isinstance(error, OutcomeUnknownError)
+        assert self.posts(stage) == made
+
+    @pytest.mark.parametrize("status", [500, 502, 503, 504])
+    @pytest.mark.parametrize(("kind", "made"), [("error_after", 1), ("error_before", 0)])
+    def test_a_server_error_on_the_commit_is_unknown(
+        self, stage: Stage, platform: Platform, kind: Any, made: int, status: int
+    ) -> None:
+        stage.server.misbehave(platform.name, self.create, kind, status=status)
+
+        error = self.fail(stage, platform)
+
+        assert isinstance(error, OutcomeUnknownError)
+        assert self.posts(stage) == made
+
+    @pytest.mark.parametrize("kind", ["no_id", "garbage"])
+    def test_a_success_without_an_id_is_unknown(
+        self, stage: Stage, platform: Platform, kind: Any
+    ) -> None:
+        stage.server.misbehave(platform.name, self.create, kind)
+
+        error = self.fail(stage, platform)
+
+        assert isinstance(error, OutcomeUnknownError)
+        assert self.posts(stage) == 1
+
+    @pytest.mark.parametrize("status", [302, 400, 403, 405, 408, 418, 422])
+    def test_an_answer_that_is_not_the_platforms_own_is_unknown(
+        self, stage: Stage, platform: Platform, status: int
+    ) -> None:
+        page = Answer(status, b"<html>A proxy's page</html>", {"Location": "/elsewhere"})
+        self.answer_instead(stage, self.create, page)
+
+        error = self.fail(stage, platform)
+
+        assert isinstance(error, OutcomeUnknownError)
+
+    # not accepted, and safe to repeat
+
+    @pytest.mark.parametrize("kind", ["error_before", "error_after", "drop_before", "garbage"])
+    def test_trouble_before_the_commit_is_transient(
+        self, stage: Stage, platform: Platform, kind: Any
+    ) -> None:
+        stage.server.misbehave(platform.name, self.upload, kind)
+
+        error = self.fail(stage, platform)
+
+        assert isinstance(error, TransientError)
+        assert stage.marks == []
+        assert self.posts(stage) == 0
+
+    def test_what_was_never_connected_is_transient(self, stage: Stage) -> None:
+        nowhere = f"http://127.0.0.1:{unused_port()}"
+        platform = self.platform_class(App(api_url=nowhere, auth_url=nowhere))
+
+        assert isinstance(self.fail(stage, platform), TransientError)
+
+    # going on
+
+    def test_nothing_is_uploaded_twice(self, stage: Stage, platform: Platform) -> None:
+        stage.server.misbehave(platform.name, self.create, "throttle")
+        self.fail(stage, platform)
+        uploads = len(stage.server.calls(platform.name, self.upload))
+
+        published = stage.publish(platform, self.delivery(state=stage.kept[-1]), TOKEN)
+
+        assert isinstance(published, Published)
+        assert len(stage.server.calls(platform.name, self.upload)) == uploads > 0
+        assert self.posts(stage) == 1
+
+    def test_an_interrupted_upload_goes_on(self, stage: Stage, platform: Platform) -> None:
+        second = lambda _: len(stage.server.calls(platform.name, self.upload)) == 2  # noqa: E731
+        stage.server.misbehave(platform.name, self.upload, "error_before", when=second)
+        self.fail(stage, platform)
+
+        published = stage.publish(platform, self.delivery(state=stage.kept[-1]), TOKEN)
+
+        assert isinstance(published, Published)
+        hashes = [shown.sha256 for shown in stage.server.posts(platform.name)[0].media]
+        assert len(set(hashes)) == 2
+
+    # discretion
+
+    def test_an_error_carries_neither_token_nor_text(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        sentence = f"cannot post '{TEXT}' with {TOKEN}"
+        self.answer_instead(stage, self.quoted, self.quoting(sentence))
+
+        error = self.fail(stage, platform, media=self.media[:1])
+
+        shown = f"{error} {error!r} {error.message} {vars(error)}"
+        assert "cannot post" in shown
+        assert TEXT not in shown
+        assert TOKEN not in shown
+
+    def quoting(self, sentence: str) -> Answer:
+        """`refused`, saying `sentence`."""
+        raise NotImplementedError
+
+    def answer_instead(self, stage: Stage, call: str, answer: Answer) -> None:
+        how = {"status": answer.status, "body": answer.body, "headers": answer.headers}
+        stage.server.misbehave(self.platform_class.name, call, "refuse", **how)
+
+    def test_a_flow_does_nothing_itself(self, stage: Stage, platform: Platform) -> None:
+        flow = platform.publish(self.delivery(), TOKEN)
+        answer: Any = None
+        outcome = None
+        while outcome is None:
+            try:
+                with nothing_outside():
+                    step = flow.send(answer)
+            except StopIteration as done:
+                outcome = done.value
+            else:
+                answer = perform(step, Files(stage.server))
+
+        assert isinstance(outcome, Published)
+
+    def test_an_adapter_knows_neither_clock_nor_chance(self) -> None:
+        tree = ast.parse(Path(inspect.getfile(self.platform_class)).read_text())
+
+        imported = {name.split(".")[0] for node in ast.walk(tree) for name in _imports(node)}
+        attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not imported & {"time", "random", "os", "logging", "secrets", "uuid", "threading"}
+        assert not attributes & {"now", "utcnow", "today"}
+
+    # limits
+
+    def draft(self, **changes: Any) -> Draft:
+        return replace(Draft(text=TEXT, media=self.media), **changes)
+
+    def test_a_fit_draft_has_no_problems(self, platform: Platform) -> None:
+        assert platform.check(self.draft()) == []
+
+    def test_the_longest_text_is_fit_and_one_more_is_not(self, platform: Platform) -> None:
+        longest = "x" * platform.limits.text_chars
+
+        assert platform.check(self.draft(text=longest)) == []
+        (problem,) = platform.check(self.draft(text=longest + "x"))
+        assert (problem.field, problem.code) == ("content", "text_too_long")
+
+    def test_the_most_media_are_fit_and_one_more_is_not(self, platform: Platform) -> None:
+        most = tuple(item(number) for number in range(platform.limits.media_items))
+
+        assert platform.check(self.draft(media=most)) == []
+        (problem,) = platform.check(self.draft(media=(*most, item(99))))
+        assert (problem.field, problem.code) == ("media", "too_many_media")
+
+    def test_the_largest_media_are_fit_and_one_byte_more_is_not(self, platform: Platform) -> None:
+        largest = platform.limits.media_types["image/jpeg"]
+
+        assert platform.check(self.draft(media=(item(1, size_bytes=largest),))) == []
+        (problem,) = platform.check(self.draft(media=(item(1, size_bytes=largest + 1),)))
+        assert (problem.field, problem.code) == ("media[0]", "media_too_large")
+
+    def test_other_kinds_of_media_are_refused(self, platform: Platform) -> None:
+        (problem,) = platform.check(self.draft(media=(item(1, "application/pdf"),)))
+
+        assert (problem.field, problem.code) == ("media[0]", "media_type")
+
+    def test_unknown_options_are_refused(self, platform: Platform) -> None:
+        (problem,) = platform.check(self.draft(options={"colour": "red"}))
+
+        assert (problem.field, problem.code) == ("options.colour", "option_invalid")
+
+    # tokens
+
+    def test_a_refresh_brings_a_token_that_works(self, stage: Stage, platform: Platform) -> None:
+        grant = stage.refresh(platform, Tokens(TOKEN, REFRESH_TOKEN))
+
+        assert grant.access_token != TOKEN
+        assert grant.expires_in is not None
+        assert grant.expires_in > timedelta(hours=1)
+        assert grant.access_token not in repr(grant)
+        published = stage.publish(platform, self.delivery(), grant.access_token)
+        assert isinstance(published, Published)
+
+    def test_a_dead_refresh_token_is_expired(self, stage: Stage, platform: Platform) -> None:
+        stage.server.revoke(TOKEN)
+        stage.server.revoke(REFRESH_TOKEN)
+
+        with pytest.raises(AuthExpiredError) as caught:
+            stage.refresh(platform, Tokens(TOKEN, REFRESH_TOKEN))
+
+        assert REFRESH_TOKEN not in str(caught.value)
+
+    def test_trouble_while_refreshing_is_transient(self, stage: Stage, platform: Platform) -> None:
+        for kind in ("error_before", "drop_before", "garbage"):
+            stage.server.misbehave(platform.name, "refresh", kind)
+
+            with pytest.raises(TransientError):
+                stage.refresh(platform, Tokens(TOKEN, REFRESH_TOKEN))
+
+
+class RefreshesAsClient(PlatformContract):
+    """Besides: a platform that wants to know which app refreshes."""
+
+    def test_our_own_bad_credentials_expire_nobody(self, stage: Stage, platform: Platform) -> None:
+        app = replace(platform.app, client_secret="wrong")
+
+        with pytest.raises(PermanentError):
+            stage.refresh(self.platform_class(app), Tokens(TOKEN, REFRESH_TOKEN))
+
+
+def perform(step: Any, files: Files) -> Any:
+    """What the driver does with a step, at its simplest."""
+    match step:
+        case Keep():
+            return None
+        case PublicUrl(wanted):
+            return files.public_url(wanted)
+    assert isinstance(step, Call)
+    request = step.request
+    content: dict[str, Any] = {"json": request.json} if request.json is not None else {}
+    if request.media is not None:
+        content = {"content": files.open(request.media)}
+    elif request.files is not None:
+        attached = {name: files.open(file) for name, file in request.files.items()}
+        content = {"data": request.form, "files": attached}
+    headers = dict(request.headers)
+    with httpx.Client(trust_env=False, verify=False) as client:
+        return client.request(
+            request.method, request.url, headers=headers, params=request.params, **content
+        )
+
+
+@contextmanager
+def nothing_outside() -> Iterator[None]:
+    """Whoever sleeps or opens a connection here is found out."""
+
+    def found_out(*args: Any, **more: Any) -> Any:
+        raise AssertionError("a flow must not act by itself")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", found_out)
+        patch.setattr(socket, "socket", found_out)
+        patch.setattr("builtins.open", found_out)
+        yield
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def turn(stage: Stage, by: timedelta) -> None:
+    clock = stage.server.clock
+    assert isinstance(clock, Clock)
+    clock.turn(by)
+
+
+def classified(
+    platform: Platform,
+    status: int,
+    body: Any,
+    *,
+    call: str = "create post",
+    commits: bool = True,
+    headers: Mapping[str, str] | None = None,
+) -> Any:
+    """What the adapter makes of an answer."""
+    asked = Call(Request("POST", "https://platform.example/"), call, commits=commits)
+    return platform.classify(asked, httpx.Response(status, json=body, headers=headers))
+
+
+def _imports(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    return []

@@ -1,0 +1,232 @@
+"""Every request that our flows send, and every answer that the platform server plays, held against
+the platforms' own contracts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from openapi_core import OpenAPI
+from openapi_core.exceptions import OpenAPIError
+from openapi_core.testing import MockRequest, MockResponse
+
+from shared.domain.accounts import Tokens
+from shared.platforms.base import Delivery, Platform, Processing
+from shared.platforms.instagram import Instagram
+from shared.platforms.linkedin import LinkedIn
+from shared.platforms.twitter import Twitter
+from tests.platforms.contract import REFRESH_TOKEN, TEXT, TOKEN, turn
+from tests.platforms.stage import Stage, item
+from tests.sandbox.platforms.values import Answer, Received
+
+CONTRACTS = Path(__file__).parents[2] / "../shared/contracts"
+FILES = {
+    "linkedin": ("linkedin.json",),
+    "twitter": ("twitter.json", "twitter-2.166.json"),  # X renames fields: either will do
+    "instagram": ("instagram.json",),
+}
+HOSTS = {
+    "linkedin": "https://api.linkedin.com",
+    "twitter": "https://api.x.com",
+    "instagram": "https://graph.instagram.com",
+}
+OUTSIDE = {"PUT /dms-uploads/"}  # answered at run time, described in prose
+
+pytestmark = [
+    pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts"),
+    pytest.mark.filterwarnings("ignore:Unsupported scheme type"),  # of a scheme that we do not use
+]
+
+
+@cache
+def contract(file: str) -> OpenAPI:
+    document = json.loads((CONTRACTS / file).read_text())
+    for node in _nodes(document):
+        kinds = node.get("schema", {}).get("type") if "in" in node else None
+        if isinstance(kinds, list):  # openapi-core reads a parameter's type as one word
+            node["schema"]["type"] = kinds[0]
+        if "segment_index" in node.get("properties", {}):  # in a multipart body all is text
+            node["properties"]["segment_index"] = {"type": "string", "pattern": "^[0-9]{1,3}$"}
+    return OpenAPI.from_dict(document)
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a document."""
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, (dict, list)):
+            yield from _nodes(child)
+
+
+def as_seen(received: Received) -> MockRequest:
+    """The request as it would have gone to the platform itself."""
+    host = HOSTS[received.platform]
+    if received.path.startswith("/oauth/v2/"):
+        host = "https://www.linkedin.com"
+    return MockRequest(
+        host_url=host,
+        method=received.method.lower(),
+        path=received.path,
+        args=dict(parse_qsl(received.query)),
+        headers={name.title(): value for name, value in received.headers.items()},
+        data=received.body or None,
+        content_type=received.headers.get("content-type", ""),
+    )
+
+
+def faults(received: Received, answer: Answer) -> list[str]:
+    """Why no contract of the platform allows this exchange; empty when one does."""
+    if any(f"{received.method} {received.path}".startswith(known) for known in OUTSIDE):
+        return []
+    found = []
+    for file in FILES[received.platform]:
+        try:
+            request = as_seen(received)
+            contract(file).validate_request(request)
+            body, content_type = answer.encoded()
+            headers = {"Content-Type": content_type, **answer.headers}
+            response = MockResponse(
+                data=body, status_code=answer.status, headers=headers, content_type=content_type
+            )
+            contract(file).validate_response(request, response)
+        except OpenAPIError as error:
+            reasons = [error, error.__cause__, *getattr(error.__cause__, "schema_errors", ())]
+            found.append(f"{received.method} {received.path} ({file}): {reasons}")
+        else:
+            return []
+    return found
+
+
+@dataclass
+class Exchange:
+    """A run of one adapter with all that it can send."""
+
+    stage: Stage
+    platform: Platform
+    user_id: str
+    since: Any
+
+    def publish(self, **changes: Any) -> Any:
+        given: dict[str, Any] = {"text": TEXT, "platform_user_id": self.user_id} | changes
+        delivery = Delivery(id="d", key="k", **given)
+        outcome = self.stage.publish(self.platform, delivery, TOKEN)
+        while isinstance(outcome, Processing):
+            delivery = Delivery(id="d", key="k", state=outcome.state, **given)
+            outcome = self.stage.publish(self.platform, delivery, TOKEN)
+        return outcome
+
+    def lookup(self, text: str, **changes: Any) -> None:
+        given: dict[str, Any] = {"platform_user_id": self.user_id} | changes
+        delivery = Delivery(id="d", key="k", text=text, unsettled_since=self.since, **given)
+        self.stage.lookup(self.platform, delivery, TOKEN)
+
+
+def all_of_linkedin(run: Exchange) -> None:
+    run.publish()
+    run.publish(text="(One) #image", media=(item(1, alt_text="A loaf"),))
+    run.publish(text="Several", media=(item(1), item(2, alt_text="A roll")))
+    article = {"source": "https://a.example", "title": "Bread", "description": "Warm"}
+    options = {"article": article, "visibility": "CONNECTIONS", "isReshareDisabledByAuthor": True}
+    run.publish(text="An article", options=options)
+    run.lookup("An article")
+    run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
+
+
+def all_of_x(run: Exchange) -> None:
+    options = {"replySettings": "verified", "madeWithAi": True, "paidPartnership": False}
+    run.publish(options=options)
+    run.publish(text="One", media=(item(1, alt_text="A loaf"),))
+    run.publish(text="", media=(item(1), item(2, "image/png")))
+    run.stage.server.misbehave("twitter", "end upload", "processing", polls=2)
+    run.publish(text="A film", media=(item(1, "image/gif"),))
+    run.lookup("One", media=(item(1),))
+    run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
+
+
+def all_of_instagram(run: Exchange) -> None:
+    options: dict[str, Any] = {"locationId": "213385402", "collaborators": ["butter"]}
+    run.stage.server.misbehave("instagram", "create container", "processing", polls=1)
+    run.publish(media=(item(1, alt_text="A loaf"),), options=options)
+    run.publish(text="Several", media=(item(1), item(2, alt_text="A roll")))
+    options = {"shareToFeed": True, "thumbOffset": 10}
+    run.publish(text="A film", media=(item(1, "video/mp4"),), options=options)
+    run.lookup("A film")
+    turn(run.stage, timedelta(days=2))
+    run.stage.refresh(run.platform, Tokens(TOKEN))
+
+
+RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
+    (
+        LinkedIn,
+        "urn:li:organization:2414183",
+        all_of_linkedin,
+        {"begin upload", "upload", "create post", "find post", "refresh"},
+    ),
+    (
+        Twitter,
+        "2244994945",
+        all_of_x,
+        {
+            *("begin upload", "upload", "end upload", "read media", "describe media"),
+            *("create post", "find post", "refresh"),
+        },
+    ),
+    (
+        Instagram,
+        "17841400008460056",
+        all_of_instagram,
+        {
+            *("create container", "read container", "publish container"),
+            *("read post", "find post", "refresh"),
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "user_id", "everything", "calls"), RUNS)
+def test_every_request_and_answer_is_in_the_contract(
+    stage: Stage,
+    kind: type[Platform],
+    user_id: str,
+    everything: Callable[[Exchange], None],
+    calls: set[str],
+) -> None:
+    stage.server.add_account(kind.name, user_id, TOKEN, REFRESH_TOKEN)
+    run = Exchange(stage, kind(stage.app(kind.name)), user_id, stage.server.clock.now())
+
+    everything(run)
+
+    assert {received.call for received, _ in stage.server.answers} == calls
+    assert [fault for exchange in stage.server.answers for fault in faults(*exchange)] == []
+
+
+@pytest.mark.parametrize(
+    ("platform", "path", "body"),
+    [
+        ("linkedin", "/rest/posts", {"author": "urn:li:person:1", "text": "x"}),
+        ("twitter", "/2/tweets", {"text": "x", "colour": "red"}),
+        ("instagram", "/v25.0/17/media", {"image_uri": "https://a.example"}),
+    ],
+)
+def test_a_wrong_request_is_noticed(stage: Stage, platform: str, path: str, body: Any) -> None:
+    headers = {"authorization": "Bearer t", "content-type": "application/json"}
+    received = Received(
+        platform=platform,
+        call="",
+        method="POST",
+        path=path,
+        query="",
+        headers=headers,
+        body=json.dumps(body).encode(),
+        at=stage.server.clock.now(),
+    )
+
+    assert len(faults(received, Answer(200, {}))) == len(FILES[platform])

@@ -1,0 +1,312 @@
+"""LinkedIn's posts and images API, as far as we use it.
+
+What it is strict about: the version headers, the author of a token, reserved characters left
+unescaped, images that were never uploaded, copies of a recent post.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote
+
+from tests.sandbox.platforms.dialect import Dialect, Route, check_fields, content_type_of
+from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
+
+UNIX = datetime(1970, 1, 1, tzinfo=UTC)
+COMMENTARY_CHARS = 3000
+RESERVED = set("\\|{}@[]()<>#*_~")
+HASHTAG = re.compile(r"#(\w+)")
+TEMPLATE = re.compile(r"\{hashtag\|\\#\|(\w+)\}")
+MENTION = re.compile(r"@\[([^\]]+)\]\(urn:li:\w+:\w+\)")
+POST_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "author": str,
+    "commentary": str,
+    "visibility": str,
+    "distribution": dict,
+    "lifecycleState": str,
+    "isReshareDisabledByAuthor": bool,
+    "content": dict,
+}
+
+
+class LinkedInDialect(Dialect):
+    name = "linkedin"
+
+    def __init__(self, *about: Any) -> None:
+        self.sunset: set[str] = set()  # versions that are served no more
+        super().__init__(*about)
+
+    def clear(self) -> None:
+        super().clear()
+        self.sunset.clear()
+        self._uploads: dict[str, str] = {}  # path segment to image URN
+        self._owners: dict[str, str] = {}
+
+    def make_routes(self) -> list[Route]:
+        cls = LinkedInDialect
+        return [
+            Route("POST /rest/images", "begin upload", cls.begin_upload),
+            Route("PUT /dms-uploads/{upload}", "upload", cls.upload),
+            Route("POST /rest/posts", "create post", cls.create_post),
+            Route("GET /rest/posts", "find post", cls.find_posts),
+            Route("GET /rest/posts/{urn}", "read post", cls.read_post),
+            Route("POST /oauth/v2/accessToken", "refresh", cls.refresh),
+        ]
+
+    # its words
+
+    def failure(self, status: int, message: str, **more: Any) -> Answer:
+        body = {"status": status, "message": message} | more
+        return Answer(status, body, {"x-li-uuid": secrets.token_urlsafe(16)})
+
+    def throttled(
+        self, *, seconds: int = 900, daily: bool = False, scope: str = "account"
+    ) -> Answer:
+        who = "APPLICATION" if scope == "platform" else "APPLICATION_AND_MEMBER"
+        period = "DAY " if daily else ""
+        message = (
+            f"Resource level throttle {who} {period}limit for calls to this resource is reached."
+        )
+        return self.failure(429, message, code="TOO_MANY_REQUESTS")
+
+    def without_id(self, answer: Answer) -> Answer:
+        return Answer(answer.status, answer.body)
+
+    def token_refused(self, token: Token | None) -> Answer:
+        if token is not None and not token.revoked:
+            message, code = "The token used in the request has expired", "EXPIRED_ACCESS_TOKEN"
+        else:
+            message, code = "The token used in the request has been revoked", "REVOKED_ACCESS_TOKEN"
+        return self.failure(401, message, code=code, serviceErrorCode=65601)
+
+    def _invalid(self, field: str, sentence: str, code: str = "INVALID_FIELD") -> Refused:
+        message = f"ERROR :: {field} :: {sentence}"
+        return Refused(self.failure(422, message, code=code))
+
+    # calls
+
+    def _begin(self, received: Received) -> Token:
+        if received.token is None:
+            message = "Empty oauth2 access token"
+            raise Refused(self.failure(401, message, code="EMPTY_TOKEN", serviceErrorCode=65600))
+        token = self.authorize(received)
+        version = received.headers.get("linkedin-version", "")
+        if not re.fullmatch(r"\d{6}", version):
+            message = "A version must be present. Please specify a version by adding a header."
+            raise Refused(self.failure(400, message, code="VERSION_MISSING"))
+        if version in self.sunset:
+            message = f"Requested version {version}01 is not active"
+            raise Refused(self.failure(426, message, code="NONEXISTENT_VERSION"))
+        if received.headers.get("x-restli-protocol-version") != "2.0.0":
+            raise Refused(self.failure(400, "Syntax exception in path", code="ILLEGAL_ARGUMENT"))
+        return token
+
+    def _as_author(self, token: Token, urn: object) -> str:
+        if not isinstance(urn, str) or urn not in token.user_ids:
+            message = f"Data Processing Exception while processing fields [/author]: {urn}"
+            raise Refused(self.failure(403, message, code="ACCESS_DENIED", serviceErrorCode=100))
+        return urn
+
+    def _body(self, received: Received) -> Any:
+        try:
+            if received.content_type == "application/json":
+                return received.json()
+        except ValueError:
+            pass
+        raise Refused(self.failure(400, "Cannot parse the request body", code="MALFORMED"))
+
+    def begin_upload(self, received: Received) -> Answer:
+        token = self._begin(received)
+        body = self._body(received)
+        wrong = check_fields(body, {"initializeUploadRequest": dict}, ("initializeUploadRequest",))
+        if received.params != {"action": "initializeUpload"} or wrong:
+            raise Refused(self.failure(400, wrong or "unknown action", code="ILLEGAL_ARGUMENT"))
+        request = body["initializeUploadRequest"]
+        wrong = check_fields(request, {"owner": str}, ("owner",))
+        if wrong:
+            raise self._invalid("/initializeUploadRequest", wrong)
+        owner = self._as_author(token, request["owner"])
+        upload, image = secrets.token_hex(8), f"urn:li:image:D4{secrets.token_hex(6).upper()}"
+        self._uploads[upload], self._owners[image] = image, owner
+        value = {
+            "uploadUrl": f"{self.base_url()}/linkedin/dms-uploads/{upload}",
+            "uploadUrlExpiresAt": int((self.clock.now().timestamp() + 3600) * 1000),
+            "image": image,
+        }
+        return Answer(200, {"value": value})
+
+    def upload(self, received: Received) -> Answer:
+        self.authorize(received)
+        image = self._uploads.get(received.parts["upload"])
+        content_type = content_type_of(received.body)
+        if image is None or content_type not in ("image/jpeg", "image/png", "image/gif"):
+            return Answer(400, b"<html>Bad Request</html>")
+        self.hold_media(image, received.body, content_type)
+        return Answer(201)
+
+    def create_post(self, received: Received) -> Answer:
+        token = self._begin(received)
+        body = self._body(received)
+        required = ("author", "commentary", "visibility", "distribution", "lifecycleState")
+        wrong = check_fields(body, POST_FIELDS, required)
+        if wrong:
+            raise self._invalid("/", wrong)
+        author = self._as_author(token, body["author"])
+        self._check_settings(body)
+        text = self._read_little_text(body["commentary"])
+        media = self._shown(author, body.get("content"))
+        if not text and not body.get("content"):
+            raise self._invalid("/commentary", "is empty and there is no content")
+        copied = self.duplicate_of(author, text, media)
+        if copied is not None:
+            message = f"Content is a duplicate of {copied.id}"
+            raise Refused(self.failure(422, message, code="DUPLICATE_POST"))
+        post = Post(
+            platform=self.name,
+            id=f"urn:li:share:{self.number(UNIX)}",
+            account=author,
+            text=text,
+            at=received.at,
+            media=media,
+            headers=received.headers,
+            fields=body,
+        )
+        self.posts.append(post)
+        return Answer(201, None, {"x-restli-id": post.id, "x-li-uuid": secrets.token_urlsafe(16)})
+
+    def _check_settings(self, body: dict[str, Any]) -> None:
+        if body["visibility"] not in ("PUBLIC", "CONNECTIONS", "LOGGED_IN", "CONTAINER"):
+            raise self._invalid("/visibility", "is not a visibility")
+        if body["lifecycleState"] != "PUBLISHED":
+            raise self._invalid("/lifecycleState", "is not supported here")
+        distribution = body["distribution"]
+        names = {
+            "feedDistribution": str,
+            "targetEntities": list,
+            "thirdPartyDistributionChannels": list,
+        }
+        wrong = check_fields(distribution, names, ("feedDistribution",))
+        if wrong or distribution["feedDistribution"] not in ("MAIN_FEED", "NONE"):
+            raise self._invalid("/distribution", wrong or "feedDistribution is unknown")
+
+    def _read_little_text(self, commentary: str) -> str:
+        """What a reader will see. Left unescaped, a reserved character would cut the post here."""
+        if len(commentary) > COMMENTARY_CHARS:
+            sentence = f"exceeds the maximum length of {COMMENTARY_CHARS}"
+            raise self._invalid("/commentary", sentence, "FIELD_LENGTH_TOO_LONG")
+        seen, at = [], 0
+        while at < len(commentary):
+            for pattern, shape in ((HASHTAG, r"#\1"), (TEMPLATE, r"#\1"), (MENTION, r"\1")):
+                found = pattern.match(commentary, at)
+                if found:
+                    seen.append(found.expand(shape))
+                    at = found.end()
+                    break
+            else:
+                if commentary[at] == "\\" and commentary[at + 1 : at + 2] in RESERVED:
+                    at += 1
+                elif commentary[at] in RESERVED:
+                    raise self._invalid("/commentary", f"reserved character at {at}")
+                seen.append(commentary[at])
+                at += 1
+        return "".join(seen)
+
+    def _shown(self, author: str, content: dict[str, Any] | None) -> tuple[Media, ...]:
+        if content is None:
+            return ()
+        wrong = check_fields(content, {"media": dict, "multiImage": dict, "article": dict})
+        if wrong or len(content) != 1:
+            raise self._invalid("/content", wrong or "is a union of exactly one member")
+        if "article" in content:
+            names = {"source": str, "title": str, "description": str, "thumbnail": str}
+            wrong = check_fields(content["article"], names, ("source", "title"))
+            if wrong or len(content["article"]["title"]) > 400:
+                raise self._invalid("/content/article", wrong or "title is too long")
+            return ()
+        if "media" in content:
+            return (self._image(author, content["media"], {"title": str}),)
+        images = content["multiImage"].get("images")
+        if not isinstance(images, list) or not 2 <= len(images) <= 20:
+            raise self._invalid("/content/multiImage/images", "takes 2 to 20 images")
+        return tuple(self._image(author, image, {}) for image in images)
+
+    def _image(self, author: str, image: Any, more: dict[str, type]) -> Media:
+        wrong = check_fields(image, {"id": str, "altText": str, **more}, ("id",))
+        if wrong or len(image.get("altText", "")) > 4086:
+            raise self._invalid("/content", wrong or "altText is too long")
+        held = self.media.get(image["id"])
+        if held is None or self._owners.get(image["id"]) != author:
+            raise self._invalid("/content", "the image is not AVAILABLE to the author")
+        return Media(
+            id=held.id,
+            content_type=held.content_type,
+            size_bytes=held.size_bytes,
+            sha256=held.sha256,
+            alt_text=image.get("altText"),
+        )
+
+    # reading back
+
+    def find_posts(self, received: Received) -> Answer:
+        token = self._begin(received)
+        if received.headers.get("x-restli-method") != "FINDER":
+            raise Refused(self.failure(400, "X-RestLi-Method is missing", code="ILLEGAL_ARGUMENT"))
+        query = dict(pair.split("=", 1) for pair in received.query.split("&"))
+        unknown = set(query) - {"q", "author", "count", "start", "sortBy", "viewContext"}
+        if unknown or query.get("q") != "author" or ":" in query.get("author", ":"):
+            message = f"Query parameters not allowed: {sorted(unknown) or received.query}"
+            raise Refused(self.failure(400, message, code="QUERY_PARAM_NOT_ALLOWED"))
+        author = self._as_author(token, unquote(query["author"]))
+        if author.startswith("urn:li:person:"):
+            message = "Not enough permissions to access: partnerApiPosts.FINDER-author"
+            raise Refused(self.failure(403, message, code="ACCESS_DENIED"))
+        count = int(query.get("count", "10"))
+        if not 1 <= count <= 100:
+            raise Refused(self.failure(400, "count is out of range", code="ILLEGAL_ARGUMENT"))
+        start = int(query.get("start", "0"))
+        own = [self._element(post) for post in reversed(self.posts) if post.account == author]
+        paging = {"start": start, "count": count, "total": len(own), "links": []}
+        return Answer(200, {"elements": own[start : start + count], "paging": paging})
+
+    def read_post(self, received: Received) -> Answer:
+        token = self._begin(received)
+        urn = unquote(received.parts["urn"])
+        for post in self.posts:
+            if post.id == urn and post.account in token.user_ids:
+                return Answer(200, self._element(post))
+        raise Refused(self.failure(404, f"{urn} was not found", code="NOT_FOUND"))
+
+    def _element(self, post: Post) -> dict[str, Any]:
+        made_at = int(post.at.timestamp() * 1000)
+        commentary = re.sub(r"(?<!\\)#(\w+)", r"{hashtag|\\#|\1}", post.fields["commentary"])
+        return {
+            "id": post.id,
+            "author": post.account,
+            "commentary": commentary,
+            "visibility": post.fields["visibility"],
+            "lifecycleState": "PUBLISHED",
+            "createdAt": made_at,
+            "publishedAt": made_at,
+            "lastModifiedAt": made_at,
+        }
+
+    def refresh(self, received: Received) -> Answer:
+        form = received.form()
+        names = {"grant_type", "refresh_token", "client_id", "client_secret"}
+        if received.content_type != "application/x-www-form-urlencoded" or set(form) != names:
+            return _grant_refused(400, "invalid_request", "A required parameter is missing")
+        if (form["client_id"], form["client_secret"]) != (self.client_id, self.client_secret):
+            return _grant_refused(401, "invalid_client", "Client authentication failed")
+        granted = self.exchange(form["refresh_token"], rotate=False)
+        if form["grant_type"] != "refresh_token" or granted is None:
+            sentence = "The provided authorization grant or refresh token is invalid or expired"
+            return _grant_refused(400, "invalid_grant", sentence)
+        life = int(timedelta(days=365).total_seconds())
+        return Answer(200, granted | {"refresh_token_expires_in": life})
+
+
+def _grant_refused(status: int, error: str, description: str) -> Answer:
+    return Answer(status, {"error": error, "error_description": description})

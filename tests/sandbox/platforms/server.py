@@ -1,0 +1,322 @@
+"""Every platform on one port of this machine, as far as we use it.
+
+Each lives under its own prefix (`/linkedin`, `/linkedin-auth`, `/twitter`, `/instagram`); `/files`
+serves what a test hosts. A request that the platform's contract does not allow is refused as the
+platform would. What was accepted is in `posts()`, what arrived in `requests`.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from wsgiref.handlers import format_date_time
+
+from tests.sandbox.platforms.dialect import Dialect, Now
+from tests.sandbox.platforms.instagram import InstagramDialect
+from tests.sandbox.platforms.linkedin import LinkedInDialect
+from tests.sandbox.platforms.misbehaviour import Kind, Misbehaviour
+from tests.sandbox.platforms.twitter import TwitterDialect
+from tests.sandbox.platforms.values import Answer, Post, Received, Refused, Token
+
+PREFIXES = {"linkedin-auth": "linkedin"}  # two hosts, one platform
+
+
+class PlatformServer:
+    """All platforms. Start it, add accounts, point the settings at it.
+
+    `clock` tells the time that posts, tokens and limits go by.
+    """
+
+    def __init__(self, clock: Now) -> None:
+        self.clock = clock
+        self.requests: list[Received] = []  # as they arrive
+        self.answers: list[tuple[Received, Answer]] = []  # as they leave
+        self.linkedin = LinkedInDialect(clock, lambda: self.url)
+        self.twitter = TwitterDialect(clock, lambda: self.url)
+        self.instagram = InstagramDialect(clock, lambda: self.url)
+        dialects: tuple[Dialect, ...] = (self.linkedin, self.twitter, self.instagram)
+        self._dialects = {dialect.name: dialect for dialect in dialects}
+        self._misbehaviours: list[Misbehaviour] = []
+        self._files: dict[str, tuple[bytes, str]] = {}
+        self._lock = threading.RLock()
+        self._http: ThreadingHTTPServer | None = None
+
+    # life
+
+    @property
+    def url(self) -> str:
+        if self._http is None:
+            raise RuntimeError("the platform server has not been started")
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def start(self) -> PlatformServer:
+        http = _Http(("127.0.0.1", 0), _Handler)
+        http.platforms = self
+        self._http = http
+        threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        self._release_all()
+        if self._http is not None:
+            self._http.shutdown()
+            self._http.server_close()
+
+    def reset(self) -> None:
+        """Forget everything, and let go whoever is held."""
+        self._release_all()
+        with self._lock:
+            self.requests.clear()
+            self.answers.clear()
+            self._misbehaviours.clear()
+            self._files.clear()
+        for dialect in self._dialects.values():
+            with dialect.lock:
+                dialect.clear()
+
+    def _release_all(self) -> None:
+        for misbehaviour in self._misbehaviours:
+            misbehaviour.release()
+
+    def settings(self) -> dict[str, str]:
+        """The environment that points our functions here."""
+        return {
+            "LINKEDIN_API_URL": f"{self.url}/linkedin",
+            "LINKEDIN_AUTH_URL": f"{self.url}/linkedin-auth",
+            "LINKEDIN_CLIENT_ID": self.linkedin.client_id,
+            "LINKEDIN_CLIENT_SECRET": self.linkedin.client_secret,
+            "TWITTER_API_URL": f"{self.url}/twitter",
+            "TWITTER_CLIENT_ID": self.twitter.client_id,
+            "TWITTER_CLIENT_SECRET": self.twitter.client_secret,
+            "INSTAGRAM_API_URL": f"{self.url}/instagram",
+        }
+
+    # what there is
+
+    def add_account(
+        self,
+        platform: str,
+        user_id: str,
+        access_token: str,
+        refresh_token: str | None = None,
+        *,
+        handle: str | None = None,
+        expires_in: timedelta | None = None,
+    ) -> None:
+        """An account and its tokens; a token given again speaks for both accounts."""
+        dialect, now = self._dialects[platform], self.clock.now()
+        with dialect.lock:
+            token = dialect.tokens.get(access_token)
+            if token is None:
+                token = Token(
+                    platform=platform,
+                    user_ids=set(),
+                    issued_at=now - timedelta(days=2),
+                    expires_at=now + (expires_in or dialect.access_life),
+                    handle=handle,
+                )
+                dialect.tokens[access_token] = token
+            token.user_ids.add(user_id)
+            if refresh_token is not None:
+                dialect.refresh_tokens[refresh_token] = access_token
+
+    def revoke(self, token: str) -> None:
+        """An access or a refresh token that is refused from now on."""
+        for dialect in self._dialects.values():
+            with dialect.lock:
+                dialect.refresh_tokens.pop(token, None)
+                if token in dialect.tokens:
+                    dialect.tokens[token].revoked = True
+
+    def posts(self, platform: str | None = None) -> list[Post]:
+        """Oldest first."""
+        wanted = [d for d in self._dialects.values() if platform in (None, d.name)]
+        return sorted((p for d in wanted for p in tuple(d.posts)), key=lambda post: post.at)
+
+    def calls(self, platform: str, call: str | None = None) -> list[Received]:
+        """The requests to one platform, or those of one call."""
+        with self._lock:
+            return [r for r in self.requests if r.platform == platform and call in (None, r.call)]
+
+    def host(self, name: str, body: bytes, content_type: str) -> str:
+        """A URL under which this server answers `body`."""
+        with self._lock:
+            self._files[name] = (body, content_type)
+        return f"{self.url}/files/{name}"
+
+    def misbehave(
+        self,
+        platform: str,
+        call: str,
+        kind: Kind,
+        times: int | None = 1,
+        when: Callable[[Received], bool] | None = None,
+        **how: Any,
+    ) -> Misbehaviour:
+        """Let the next `times` requests of `call` ("*" is any) that satisfy `when` go wrong."""
+        misbehaviour = Misbehaviour(platform, call, kind, times, when, how)
+        with self._lock:
+            self._misbehaviours.append(misbehaviour)
+        return misbehaviour
+
+    # one request
+
+    def answer(self, received: Received) -> Answer | None:
+        """What to answer; None is to hang up."""
+        received, handler = _routed(self._dialects[received.platform], received)
+        answer = self._answer(received, handler)
+        if answer is not None:
+            with self._lock:
+                self.answers.append((received, answer))
+        return answer
+
+    def _answer(self, received: Received, handler: Callable[..., Answer]) -> Answer | None:
+        dialect = self._dialects[received.platform]
+        with self._lock:
+            self.requests.append(received)
+            fault = next((m for m in self._misbehaviours if m.applies(received)), None)
+            if fault is not None:
+                fault.hits += 1
+                fault.left = None if fault.left is None else fault.left - 1
+        if fault is not None:
+            if fault.kind == "hold" and not fault.how.get("after"):
+                fault.stand_still()
+            if fault.kind == "drop_before":
+                return None
+            early = _instead(dialect, fault)
+            if early is not None:
+                return early
+            received = replace(received, polls=fault.how.get("polls", 0))
+        with dialect.lock:
+            try:
+                answer = handler(dialect, received)
+            except Refused as refused:
+                answer = refused.answer
+        if fault is None or answer.status >= 400:
+            return answer
+        fault.after(received, answer)
+        return _spoilt(dialect, fault, answer)
+
+    def file(self, name: str) -> Answer:
+        with self._lock:
+            body, content_type = self._files.get(name, (b"", ""))
+        if not content_type:
+            return Answer(404, b"not found")
+        return Answer(200, body, {"Content-Type": content_type})
+
+
+def _routed(dialect: Dialect, received: Received) -> tuple[Received, Callable[..., Answer]]:
+    for route in dialect.routes:
+        parts = route.match(received.method, received.path)
+        if parts is not None:
+            call = dialect.name_call(route.call, parts)
+            return replace(received, call=call, parts=parts), route.handler
+    return received, type(dialect).unknown_route
+
+
+def _instead(dialect: Dialect, fault: Misbehaviour) -> Answer | None:
+    """The answer of a request that is never looked at."""
+    how = fault.how
+    if fault.kind == "refuse":
+        return Answer(how["status"], how.get("body"), how.get("headers", {}))
+    if fault.kind == "throttle":
+        return dialect.throttled(**how)
+    if fault.kind == "error_before":
+        return dialect.failure(how.get("status", 500), "Internal server error")
+    return None
+
+
+def _spoilt(dialect: Dialect, fault: Misbehaviour, answer: Answer) -> Answer | None:
+    """What becomes of the answer to a request that was accepted."""
+    match fault.kind:
+        case "drop_after":
+            return None
+        case "slow":
+            time.sleep(fault.how["seconds"])
+        case "error_after":
+            return dialect.failure(fault.how.get("status", 500), "Internal server error")
+        case "garbage":
+            return Answer(200, b"<!doctype html><title>Welcome</title>")
+        case "no_id":
+            return dialect.without_id(answer)
+    return answer
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    platforms: PlatformServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hung up is not worth a traceback; tests see what was recorded."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # one packet an answer
+    server: _Http
+
+    def _serve(self) -> None:
+        platforms = self.server.platforms
+        body = b"".join(self._read())
+        path, _, query = self.path.partition("?")
+        prefix, _, rest = path.removeprefix("/").partition("/")
+        name = PREFIXES.get(prefix, prefix)
+        if name == "files":
+            return self._send(platforms.file(rest))
+        if name not in platforms._dialects:
+            return self._send(Answer(404))
+        received = Received(
+            platform=name,
+            call="",
+            method=self.command,
+            path=f"/{rest}",
+            query=query,
+            headers={key.lower(): value for key, value in self.headers.items()},
+            body=body,
+            at=platforms.clock.now(),
+        )
+        answer = platforms.answer(received)
+        if answer is None:
+            self.close_connection = True
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+            return None
+        return self._send(answer)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _serve
+
+    def _read(self) -> Iterator[bytes]:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            yield self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _send(self, answer: Answer) -> None:
+        body, content_type = answer.encoded()
+        headers = {"Content-Type": content_type} | dict(answer.headers)
+        with suppress(OSError):
+            self.send_response(answer.status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            self.wfile.flush()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return format_date_time(self.server.platforms.clock.now().timestamp())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
