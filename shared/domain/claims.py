@@ -198,10 +198,11 @@ def account_free_at(account: SocialAccount, log: PublishLog) -> datetime:
 
 
 def _paused(log: PublishLog, now: datetime, *, until: datetime | None) -> PublishLog:
-    """No successor: a resume, or the sweep, wakes it."""
+    """No successor: a resume, or the sweep, wakes it. A pause may be taken away before its end."""
     status = log.status if log.unsettled_since else Status.WAITING
-    look = min(until or log.latest_at, log.latest_at)
-    fields: dict[str, Any] = {"error_code": "paused", "next_retry_at": look, "sweep_at": look}
+    ends_at = min(until or log.latest_at, log.latest_at)
+    look = min(ends_at, now + leases.PAUSE_LOOK)
+    fields: dict[str, Any] = {"error_code": "paused", "next_retry_at": ends_at, "sweep_at": look}
     return evolve(log, now, status=status, owner=None, lease_ends_at=None, **fields)
 
 
@@ -243,9 +244,14 @@ def _claimed(log: PublishLog, now: datetime, owner: str) -> PublishLog:
 
 
 def mark(log: PublishLog, now: datetime, *, owner: str, request_hash: str) -> Change | None:
-    """The `committing` mark; None when the lease has run out and nothing may be sent."""
+    """The `committing` mark; None when the lease has run out and nothing may be sent.
+
+    An attempt that marks again had its first call refused (a token that was renewed since): it
+    would not have come this far otherwise.
+    """
     if log.owner != owner or not _leased(log, now):
         return None
+    log = _refused(log)
     committing = Committing(
         at=now,
         send_by=min(now + leases.SEND_WITHIN, log.lease_ends_at or now),

@@ -7,8 +7,8 @@ answer says of each of the others why not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -39,13 +39,16 @@ class Which:
 
     def logs(self, whole: Whole) -> list[PublishLog]:
         """Raises `NotFoundError` for a delivery that the post does not have."""
-        logs = {(log.platform, log.account_id): log for log in whole.logs.values()}
-        for platform, account_id in self.targets:
-            if (platform, account_id) not in logs:
-                message = f"The post has no delivery to {platform} {account_id!r}."
-                raise NotFoundError(message)
-        wanted = self.targets or tuple(logs)
-        return [logs[target] for target in wanted]
+        return _named(whole, self.targets) or list(whole.logs.values())
+
+
+def _named(whole: Whole, targets: Collection[tuple[str, str]]) -> list[PublishLog]:
+    logs = {(log.platform, log.account_id): log for log in whole.logs.values()}
+    for platform, account_id in targets:
+        if (platform, account_id) not in logs:
+            message = f"The post has no delivery to {platform} {account_id!r}."
+            raise NotFoundError(message)
+    return [logs[target] for target in dict.fromkeys(targets)]
 
 
 def cancel(which: Which, rt: Runtime) -> dict[str, Any]:
@@ -78,19 +81,24 @@ class Edit:
 
 
 def edit(which: Which, wanted: Edit, rt: Runtime) -> dict[str, Any]:
+    if wanted.content is None and wanted.media_asset_ids is None and not which.targets:
+        which = replace(which, targets=tuple(wanted.targets))  # the others are not spoken of
+
     def decide(whole: Whole, now: datetime) -> Command:
+        _named(whole, wanted.targets)
         able, unable = _split(which.logs(whole))
         _some(able, unable, "edited")
         problems: list[Problem] = []
         media = None
         if wanted.media_asset_ids is not None:
             media = resolve_media(wanted.media_asset_ids, whole.assets, which.company_id, problems)
-        targets = tuple(_edited_target(target, wanted) for target in whole.post.platforms)
+        targets = list(whole.post.platforms)
         moved = []
-        for index, target in enumerate(targets):
-            log = next((x for x in able if _is(x, target)), None)
+        for index, before in enumerate(whole.post.platforms):
+            log = next((x for x in able if _is(x, before)), None)
             if log is None:
                 continue
+            target = targets[index] = _edited_target(before, wanted)
             change = changes.edit(log, _correction(target, whole, wanted, media), now)
             problems += draft_problems(
                 f"platforms[{index}]",

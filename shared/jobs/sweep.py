@@ -56,6 +56,8 @@ def _sweep(log: PublishLog, rt: Runtime) -> Change | None:
     except UnavailableError:
         return None  # the next sweep finds it again
     if change is not None:
-        event = "delivery.cannot_start" if change.log.error_code == "cannot_start" else "sweep.woke"
+        event = "sweep.woke" if change.wakes else "publish.moved"
+        if change.log.error_code == "cannot_start":
+            event = "delivery.cannot_start"
         after(change, rt, event=event)
     return change
