@@ -6,8 +6,6 @@ import flask
 import functions_framework
 from pydantic import BaseModel
 
-from shared.domain.claims import Knock, Void
-from shared.domain.failures import BadRequestError, Problem
 from shared.edge import answers
 from shared.edge.answers import Answer
 from shared.edge.bodies import DeliveryTask, PostTask
@@ -24,22 +22,15 @@ def either(body: dict[str, Any]) -> type[BaseModel]:
 def handle(task: DeliveryTask | PostTask, context: Context) -> Answer:
     if isinstance(task, PostTask):
         return Answer(200, fan_out.run(task.post_id, context.rt))
-    if task.platform not in context.rt.platforms:
-        known = ", ".join(sorted(context.rt.platforms))
-        sentence = f"{task.platform!r} is not one of {known}."
-        raise BadRequestError([Problem("platform", "platform_unknown", sentence)])
     knocked = Knocked(
         post_id=task.scheduled_post_id,
         platform=task.platform,
         account_id=task.account_id,
-        knock=Knock(generation=task.generation, task_id=context.task_id),
+        generation=task.generation,
+        task_id=context.task_id,
         ends_at=context.ends_at,
     )
-    outcome = publish.run(knocked, context.rt)
-    if isinstance(outcome, Void) and outcome.unknown:
-        sentence = f"The post {task.scheduled_post_id!r} has no such delivery."
-        raise BadRequestError([Problem("scheduledPostId", "post_unknown", sentence)])
-    return answers.published(outcome)
+    return answers.published(publish.run(knocked, context.rt))
 
 
 PUBLISH = Route(either, handle, admits=admits(TASKS, BACKEND))

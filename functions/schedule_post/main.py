@@ -3,11 +3,6 @@
 import flask
 import functions_framework
 
-from shared.domain import keys
-from shared.domain.accounts import Tokens
-from shared.domain.markers import Keyed
-from shared.domain.media import MediaAsset
-from shared.domain.posts import Target
 from shared.edge.answers import Answer
 from shared.edge.requests import (
     CancelRequest,
@@ -21,7 +16,6 @@ from shared.edge.requests import (
     RetryRequest,
     ScheduleRequest,
     StatusQuery,
-    TargetBody,
 )
 from shared.edge.serve import BACKEND, Context, Route, admits, serve
 from shared.jobs import accounts, commands, media, schedule, status
@@ -38,9 +32,9 @@ def handle_schedule(body: ScheduleRequest, context: Context) -> Answer:
         scheduled_at=body.scheduled_at,
         timezone=body.timezone,
         latest_at=body.latest_at,
-        targets=tuple(target(one) for one in body.platforms),
+        targets=tuple(one.target() for one in body.platforms),
         idempotency_key=body.idempotency_key,
-        fingerprint=keys.fingerprint(body.model_dump(mode="json")),
+        fingerprint=body.fingerprint,
     )
     return Answer(201, schedule.create(order, context.rt, context.trace.traceparent))
 
@@ -50,7 +44,7 @@ def handle_cancel(body: CancelRequest, context: Context) -> Answer:
 
 
 def handle_edit(body: EditRequest, context: Context) -> Answer:
-    targets = {(one.platform, one.account_id): target(one) for one in body.platforms}
+    targets = {(one.platform, one.account_id): one.target() for one in body.platforms}
     wanted = Edit(body.content, body.media_asset_ids, targets)
     return Answer(200, commands.edit(which("edit", body), wanted, context.rt))
 
@@ -76,7 +70,7 @@ def handle_retry(body: RetryRequest, context: Context) -> Answer:
         company_id=body.company_id,
         post_id=body.post_id,
         targets=((body.platform, body.account_id),),
-        keyed=keyed("retry", body),
+        keyed=body.keyed("retry"),
     )
     return Answer(200, commands.retry(one, wanted, context.rt))
 
@@ -106,7 +100,7 @@ def handle_connect(body: ConnectRequest, context: Context) -> Answer:
         platform_user_id=body.platform_user_id,
         handle=body.handle,
         server=body.server,
-        tokens=Tokens(body.access_token, body.refresh_token, body.expires_at),
+        tokens=body.tokens(),
     )
     return Answer(200, accounts.connect(wanted, context.caller.email, context.rt))
 
@@ -116,14 +110,8 @@ def handle_disconnect(body: DisconnectRequest, context: Context) -> Answer:
 
 
 def handle_media(body: MediaRequest, context: Context) -> Answer:
-    now = context.rt.now()
-    about = body.model_dump(exclude={"media_asset_id"})
-    asset = MediaAsset(**about, created_at=now, updated_at=now)
+    asset = body.asset(context.rt.now())
     return Answer(200, media.register(body.media_asset_id, asset, context.rt))
-
-
-def target(body: TargetBody) -> Target:
-    return Target.model_validate(body.model_dump(exclude_unset=True))
 
 
 def which(job_type: str, body: CommandRequest) -> Which:
@@ -131,16 +119,8 @@ def which(job_type: str, body: CommandRequest) -> Which:
         company_id=body.company_id,
         post_id=body.post_id,
         targets=tuple((one.platform, one.account_id) for one in body.deliveries),
-        keyed=keyed(job_type, body),
+        keyed=body.keyed(job_type),
     )
-
-
-def keyed(job_type: str, body: CommandRequest | RetryRequest) -> Keyed | None:
-    """The key under which the answer is remembered, where the caller gave one."""
-    if body.idempotency_key is None:
-        return None
-    fingerprint = keys.fingerprint(body.model_dump(mode="json"))
-    return Keyed(job_type, body.company_id, body.idempotency_key, fingerprint)
 
 
 BY_BACKEND = admits(BACKEND)

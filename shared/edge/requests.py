@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from shared.domain.posts import PostStatus
-from shared.edge.bodies import Body, Id, Key, Text
+from shared.domain.accounts import Tokens
+from shared.domain.bulk import Export, JobType, Records, Wish
+from shared.domain.failures import Problem, RefusedError
+from shared.domain.markers import Keyed
+from shared.domain.media import MediaAsset
+from shared.domain.posts import PostStatus, Target
+from shared.domain.rows_file import Format
+from shared.edge.bodies import LARGEST, Body, Id, Instant, Key, Options, Text
 
 MOST_TARGETS = 50
 MOST_MEDIA = 40
+MOST_CONTENT = 100
 
 
 class TargetBody(Body):
     platform: Id
     account_id: Id
     custom_content: Text | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
+
+    def target(self) -> Target:
+        return Target.model_validate(self.model_dump(exclude_unset=True))
 
 
 class ScheduleRequest(Body):
@@ -45,6 +56,9 @@ class CommandRequest(Body):
     post_id: Id
     deliveries: tuple[DeliveryBody, ...] = Field(default=(), max_length=MOST_TARGETS)
     idempotency_key: Key | None = None
+
+    def keyed(self, job_type: str) -> Keyed | None:
+        return _keyed(job_type, self.company_id, self.idempotency_key, self.fingerprint)
 
 
 class CancelRequest(CommandRequest):
@@ -75,7 +89,7 @@ class RetryRequest(Body):
     platform: Id
     account_id: Id
     content: Text | None = None
-    options: dict[str, Any] | None = None
+    options: Options | None = None
     media_asset_ids: tuple[Id, ...] | None = Field(default=None, max_length=MOST_MEDIA)
     latest_at: datetime | None = None
     timezone: str | None = None
@@ -89,6 +103,14 @@ class RetryRequest(Body):
             raise ValueError("acceptDuplicateRisk needs a reason")
         return self
 
+    def keyed(self, job_type: str) -> Keyed | None:
+        return _keyed(job_type, self.company_id, self.idempotency_key, self.fingerprint)
+
+
+def _keyed(job_type: str, company_id: str, key: str | None, fingerprint: str) -> Keyed | None:
+    """The key under which an answer is remembered, where the caller gave one."""
+    return Keyed(job_type, company_id, key, fingerprint) if key is not None else None
+
 
 class StatusQuery(Body):
     company_id: Id
@@ -98,8 +120,8 @@ class StatusQuery(Body):
 class ListQuery(Body):
     company_id: Id
     status: PostStatus | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Instant | None = None
+    until: Instant | None = None
     cursor: str | None = None
     limit: int = Field(default=50, ge=1, le=200)
 
@@ -115,7 +137,10 @@ class ConnectRequest(Body):
     server: str | None = Field(default=None, max_length=300)
     access_token: str = Field(min_length=1, max_length=10_000, repr=False)
     refresh_token: str | None = Field(default=None, min_length=1, max_length=10_000, repr=False)
-    expires_at: AwareDatetime | None = None
+    expires_at: Instant | None = None
+
+    def tokens(self) -> Tokens:
+        return Tokens(self.access_token, self.refresh_token, self.expires_at)
 
 
 class DisconnectRequest(Body):
@@ -123,13 +148,131 @@ class DisconnectRequest(Body):
     account_id: Id
 
 
+class SyncRequest(Body):
+    """What is not named is not limited. `contentIds` are posts; `startDate` a day or an instant.
+    Scheduler's calls alone need no key."""
+
+    type: Literal["SYNC_ANALYTICS"] = "SYNC_ANALYTICS"
+    company_id: Id | None = None
+    platform: Id | None = None
+    content_ids: tuple[Id, ...] = Field(default=(), max_length=MOST_CONTENT)
+    start_date: Instant | date | None = None
+    force: bool = False
+    idempotency_key: Key | None = None
+
+    @property
+    def start(self) -> datetime | None:
+        if self.start_date is None or isinstance(self.start_date, datetime):
+            return self.start_date
+        return datetime.combine(self.start_date, time(), UTC)
+
+
+class SyncTask(Body):
+    """One step of a sync: its plan's next pages, or one account."""
+
+    sync_id: Id
+    account_id: Id | None = None
+    hop: int = Field(ge=1, le=LARGEST)
+
+
+class ImportData(Body):
+    """`content` holds the file itself, `uri` names an object in the bucket."""
+
+    content: str | None = None
+    uri: str | None = Field(default=None, max_length=2000, pattern=r"^gs://[^/]+/.+$")
+    format: Format | None = None
+    timezone: str | None = Field(default=None, max_length=100)
+    user_id: Id | None = None
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> ImportData:
+        if (self.content is None) == (self.uri is None):
+            raise ValueError("give either content or uri")
+        return self
+
+
+class ExportData(Body):
+    """`since` and `until` bound when posts and deliveries are due, metrics when they came out."""
+
+    records: Records = Records.POSTS
+    format: Format = Format.CSV
+    since: Instant | None = None
+    until: Instant | None = None
+    status: PostStatus | None = None
+
+    @model_validator(mode="after")
+    def _of_posts(self) -> ExportData:
+        if self.status is not None and self.records is not Records.POSTS:
+            raise ValueError("status chooses among posts alone")
+        return self
+
+
+class BulkRequest(Body):
+    type: JobType
+    company_id: Id
+    idempotency_key: Key
+
+    @property
+    def keyed(self) -> Keyed:
+        return Keyed(self.type, self.company_id, self.idempotency_key, self.fingerprint)
+
+
+class BulkImportRequest(BulkRequest):
+    data: ImportData
+
+    def wish(self) -> Wish:
+        return Wish(**self.data.model_dump())
+
+
+class BulkExportRequest(BulkRequest):
+    data: ExportData = Field(default_factory=ExportData)
+
+    def wish(self) -> Export:
+        return Export(**self.data.model_dump())
+
+
+def bulk_request(body: Mapping[str, Any]) -> type[BulkRequest]:
+    return BulkExportRequest if body.get("type") == JobType.EXPORT else BulkImportRequest
+
+
+class BulkJobBody(Body):
+    company_id: Id
+    job_id: Id
+
+
+class ChunkTask(Body):
+    """One chunk of an import or export."""
+
+    job_id: Id
+    chunk: int = Field(ge=1, le=LARGEST)
+
+
+def scheduling(row: Mapping[str, Any]) -> ScheduleRequest:
+    """A row of a file as the schedule request that it is. Raises `RefusedError`."""
+    try:
+        return ScheduleRequest.model_validate(row)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        problems = []
+        for fault in faults:
+            where = ".".join(map(str, fault["loc"])) or "row"
+            message = fault["msg"].removeprefix("Value error, ")
+            problems.append(Problem(where, fault["type"], f"{where}: {message}."))
+        raise RefusedError(problems) from None
+
+
 class MediaRequest(Body):
     company_id: Id
     media_asset_id: Id
     uri: Annotated[str, StringConstraints(max_length=2000, pattern=r"^(gs://[^/]+/.+|https://.+)$")]
     content_type: Annotated[str, StringConstraints(pattern=r"^[a-z]+/[a-zA-Z0-9.+-]+$")]
-    size_bytes: int | None = Field(default=None, ge=0)
-    width: int | None = Field(default=None, ge=1)
-    height: int | None = Field(default=None, ge=1)
-    duration_ms: int | None = Field(default=None, ge=0)
+    size_bytes: int | None = Field(default=None, ge=0, le=LARGEST)
+    width: int | None = Field(default=None, ge=1, le=LARGEST)
+    height: int | None = Field(default=None, ge=1, le=LARGEST)
+    duration_ms: int | None = Field(default=None, ge=0, le=LARGEST)
     alt_text: str | None = Field(default=None, max_length=2000)
+
+    def asset(self, now: datetime) -> MediaAsset:
+        about = self.model_dump(exclude={"media_asset_id"})
+        return MediaAsset(**about, created_at=now, updated_at=now)

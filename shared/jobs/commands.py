@@ -66,7 +66,7 @@ def cancel(which: Which, rt: Runtime) -> dict[str, Any]:
 
     stored = rt.store.posts.command(which.post_id, which.company_id, remembering, keyed=which.keyed)
     if not stored.replayed:
-        rt.queue.forget_all([log.wake() for log in before])
+        _forget(before, rt)
         _tell("cancel", which, stored.logs, rt)
     return stored.response
 
@@ -185,7 +185,7 @@ def reschedule(
     if stored.replayed:
         return stored.response
     tell_failed(rt.queue.wake_all([x.wake() for x in stored.logs if x.promote_at is None]), rt)
-    rt.queue.forget_all([log.wake() for log in before])
+    _forget(before, rt)
     _tell("reschedule", which, stored.logs, rt)
     return stored.response
 
@@ -264,6 +264,12 @@ def retry(which: Which, wanted: Retry, rt: Runtime) -> dict[str, Any]:
     return stored.response
 
 
+def _forget(logs: Sequence[PublishLog], rt: Runtime) -> None:
+    """Take back tasks that are not needed: those that stay come, and are void."""
+    failures = rt.queue.forget_all([log.wake() for log in logs])
+    tell_failed(failures, rt, event="task.delete_failed")
+
+
 def _split(logs: Sequence[PublishLog]) -> tuple[list[PublishLog], list[PublishLog]]:
     able = [log for log in logs if changes.changeable(log)]
     return able, [log for log in logs if not changes.changeable(log)]
@@ -299,7 +305,7 @@ def _shown(log: PublishLog) -> dict[str, Any]:
 
 
 def _refusal(log: PublishLog) -> dict[str, Any]:
-    return {**_shown(log), "message": _too_late(log)}
+    return {**_shown(log), "message": too_late(log)}
 
 
 _TOO_LATE = {
@@ -314,7 +320,7 @@ _TOO_LATE = {
 }
 
 
-def _too_late(log: PublishLog) -> str:
+def too_late(log: PublishLog) -> str:
     return _TOO_LATE.get(log.status, "It can still be changed.")
 
 
@@ -326,7 +332,7 @@ def _why_not(log: PublishLog) -> str:
         )
     if changes.changeable(log):
         return f"It is {log.status} and will be tried by itself at {log.due_at.isoformat()}."
-    return f"Only a failed or missed delivery can be retried. {_too_late(log)}"
+    return f"Only a failed or missed delivery can be retried. {too_late(log)}"
 
 
 def _is(log: PublishLog, target: Target) -> bool:

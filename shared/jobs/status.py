@@ -6,10 +6,10 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from shared.domain import posts
+from shared.domain import keys, posts
 from shared.domain.deliveries import PublishLog
 from shared.domain.failures import Problem, RefusedError
 from shared.domain.posts import PostStatus, ScheduledPost
@@ -114,9 +114,9 @@ def _parse_cursor(cursor: str) -> tuple[datetime, str]:
     try:
         at, post_id = json.loads(base64.urlsafe_b64decode(cursor))
         parsed = datetime.fromisoformat(at)
-        if parsed.tzinfo is None or not isinstance(post_id, str):
+        if parsed.tzinfo is None or not keys.is_document_id(post_id):
             raise ValueError("not ours")
-    except (ValueError, TypeError, binascii.Error):
+        return parsed.astimezone(UTC), post_id
+    except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error):
         sentence = "cursor is not one that this route gave. Start again without it."
         raise RefusedError([Problem("cursor", "cursor_invalid", sentence)]) from None
-    return parsed, post_id

@@ -11,7 +11,7 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -27,6 +27,7 @@ REMOVED = "SIGNATURE_REMOVED_BY_GOOGLE"
 SKEW_SECONDS = 10
 KEYS_SECONDS = 3600  # Google's keys rotate over days
 REFETCH_SECONDS = 30  # for a key that is not known: at most this often
+WRONG_SECRET = "X-Webhook-Secret is missing or wrong."
 
 
 class UnauthenticatedError(Exception):
@@ -55,27 +56,28 @@ class _Answer:
 class _Keys(auth_requests.Request):
     """Fetches the issuer's keys once an hour: google-auth fetches them at every verification."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
         super().__init__()
+        self._monotonic = monotonic
         self._lock = Lock()
         self._answers: dict[str, tuple[float, bytes]] = {}
 
     def __call__(self, url: str, method: str = "GET", *args: Any, **kwargs: Any) -> Any:
         with self._lock:
             fetched_at, data = self._answers.get(url, (0.0, b""))
-            if not data or time.monotonic() - fetched_at > KEYS_SECONDS:
+            if not data or self._monotonic() - fetched_at > KEYS_SECONDS:
                 answer = super().__call__(url, method, timeout=5)
                 if answer.status != 200:
                     raise auth_exceptions.TransportError(f"keys answered {answer.status}")
                 data = answer.data
-                self._answers[url] = (time.monotonic(), data)
+                self._answers[url] = (self._monotonic(), data)
             return _Answer(data)
 
     def forget(self, url: str) -> bool:
         """Fetch again next time, unless that was just done."""
         with self._lock:
             fetched_at, data = self._answers.get(url, (0.0, b""))
-            if not data or time.monotonic() - fetched_at < REFETCH_SECONDS:
+            if not data or self._monotonic() - fetched_at < REFETCH_SECONDS:
                 return False
             del self._answers[url]
             return True
@@ -93,6 +95,7 @@ class Callers:
         audience: str,
         roles: Mapping[str, str],
         secrets: tuple[str, ...],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mode = mode
         self._signatures = signatures
@@ -100,19 +103,26 @@ class Callers:
         self._audiences = [audience, audience + "/"]
         self._roles = roles
         self._secrets = secrets
-        self._keys = _Keys()
+        self._keys = _Keys(monotonic)
 
     def verify(self, authorization: str | None, secret: str | None) -> Caller:
-        """Raises `UnauthenticatedError`, `ForbiddenError`, or `UnavailableError` without keys."""
-        if self._secrets and not self._knows(secret):
-            raise UnauthenticatedError("X-Webhook-Secret is missing or wrong.")
+        """Raises `UnauthenticatedError`, `ForbiddenError`, or `UnavailableError` without keys.
+
+        Scheduler alone proves itself by its token only: a header of a job would have to stand in
+        Terraform's state, where no secret may be.
+        """
+        known = not self._secrets or self._knows(secret)
+        if not known and (secret is not None or self._mode == "secret"):
+            raise UnauthenticatedError(WRONG_SECRET)
         if self._mode == "secret":
             return Caller("any", "")
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise UnauthenticatedError("An OIDC token is needed: Authorization: Bearer <token>.")
         claims = self._claims(token.strip())
-        email = claims.get("email", "")
+        email = str(claims.get("email"))
+        if not known and self._roles.get(email) != "scheduler":
+            raise UnauthenticatedError(WRONG_SECRET)
         if claims.get("email_verified") is not True or email not in self._roles:
             raise ForbiddenError("This account is not admitted here.")
         return Caller(self._roles[email], email)
