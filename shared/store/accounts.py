@@ -85,13 +85,16 @@ class Accounts:
             "refreshRefusal": None,
         }
         alive = (AccountStatus.ACTIVE, AccountStatus.EXPIRED)
-        return self._if_current(account_id, used_version, lambda now: fields, alive)
+        return self._if_current(account_id, used_version, lambda *_: fields, alive)
 
     def refuse_refresh(self, account_id: str, *, used_version: int) -> None:
         """The platform refused to refresh this version. It is not the end yet: an earlier
         refresher may have died with the newer one in its hands, and its lock has to run out."""
 
-        def fields(now: datetime) -> dict[str, Any]:
+        def fields(account: SocialAccount, now: datetime) -> dict[str, Any]:
+            said = account.refresh_refusal
+            if said is not None and said.token_version == used_version:
+                return {}  # the first one counts: else each delivery would put the end off
             refusal = RefreshRefusal(token_version=used_version, at=now)
             return {"refreshRefusal": refusal.document()}
 
@@ -101,13 +104,13 @@ class Accounts:
         """Mark an account whose token the platform refuses for good."""
         fields = {"status": str(AccountStatus.EXPIRED)}
         active = (AccountStatus.ACTIVE,)
-        return self._if_current(account_id, used_version, lambda now: fields, active)
+        return self._if_current(account_id, used_version, lambda *_: fields, active)
 
     def _if_current(
         self,
         account_id: str,
         version: int,
-        fields: Callable[[datetime], dict[str, Any]],
+        fields: Callable[[SocialAccount, datetime], dict[str, Any]],
         statuses: tuple[AccountStatus, ...],
     ) -> bool:
         ref = self._db.ref("socialAccounts", account_id)
@@ -123,7 +126,10 @@ class Accounts:
             if account.token_version != version or account.status not in statuses:
                 return False
             now = self._db.clock.now()
-            data = {**fields(now), "updatedAt": now, "commitId": stamp}
+            changed = fields(account, now)
+            if not changed:
+                return True
+            data = {**changed, "updatedAt": now, "commitId": stamp}
             try:
                 self._db.commit([Write(ref, data, guard=seen.update_time)])
             except (LostRaceError, UncertainError):

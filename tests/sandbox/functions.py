@@ -176,6 +176,11 @@ class FunctionProcess:
         self._suspended = False
 
     @property
+    def started(self) -> bool:
+        """It was started at some time."""
+        return self._child is not None
+
+    @property
     def alive(self) -> bool:
         return self._child is not None and self._child.alive
 
@@ -343,7 +348,8 @@ class Front:
     `before` and `after` arm what happens to a request ahead of the function and to its answer. An
     instance that refuses the connection is passed over; with none left, or when one breaks off, the
     caller gets 503; after `timeout` 504, and the function works on unheard. `backends` may be
-    changed at any time.
+    changed at any time. `cold`, where given, is called once, at the first request: it starts the
+    instances, as Cloud Run does for a function at rest.
     """
 
     def __init__(
@@ -353,8 +359,11 @@ class Front:
         port: int | None = None,
         verify: Callable[[str], Mapping[str, Any]] | None = None,
         timeout: timedelta = timedelta(seconds=60),
+        cold: Callable[[], None] | None = None,
     ) -> None:
         self.backends = list(backends)
+        self._cold = cold
+        self._starting = threading.Lock()
         self.before: Faults[FrontCall] = Faults()
         self.after: Faults[FrontCall] = Faults()
         self._port = port
@@ -428,9 +437,16 @@ class Front:
             if refusal is not None:
                 return refusal
             self.before.strike(call)
+            self._start_if_cold()
             answer = self._forward(call, headers)
             self.after.strike(call)
             return answer
+
+    def _start_if_cold(self) -> None:
+        with self._starting:
+            if self._cold is not None:
+                self._cold()
+                self._cold = None
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
