@@ -38,14 +38,24 @@ class Settings(BaseModel):
     tasks_account: str = Field(alias="TASKS_SERVICE_ACCOUNT", default="")
     backend_callers: str = Field(alias="BACKEND_CALLERS", default="")
     scheduler_callers: str = Field(alias="SCHEDULER_CALLERS", default="")
+    console_viewers: str = Field(alias="CONSOLE_VIEWERS", default="")
+    console_operators: str = Field(alias="CONSOLE_OPERATORS", default="")
+    console_admins: str = Field(alias="CONSOLE_ADMINS", default="")
+    alert_webhook_url: str | None = Field(alias="ALERT_WEBHOOK_URL", default=None)
+    alert_webhook_secret: str | None = Field(alias="ALERT_WEBHOOK_SECRET", default=None)
     token_keys: str = Field(alias="TOKEN_KEYS", default="")
     media_bucket: str | None = Field(alias="MEDIA_BUCKET", default=None)
+
+    bulk_bucket: str | None = Field(alias="BULK_BUCKET", default=None)
+    bulk_seconds: float = Field(alias="BULK_SECONDS", default=30, gt=0)
 
     @model_validator(mode="after")
     def _safe(self) -> Settings:
         for secret in (self.webhook_secret, self.webhook_secret_previous):
             if secret is not None and len(secret) < SECRET_CHARS:
                 raise ValueError(f"WEBHOOK_SECRET needs {SECRET_CHARS} characters or more")
+        if self.alert_webhook_secret and len(self.alert_webhook_secret) < SECRET_CHARS:
+            raise ValueError(f"ALERT_WEBHOOK_SECRET needs {SECRET_CHARS} characters or more")
         if self.auth_mode == "secret" and not self.webhook_secret:
             raise ValueError("AUTH_MODE=secret needs WEBHOOK_SECRET")
         if self.signatures == "removed" and not self.iam_stands_before:
@@ -61,10 +71,13 @@ class Settings(BaseModel):
         return tuple(s for s in (self.webhook_secret, self.webhook_secret_previous) if s)
 
     def callers(self) -> dict[str, str]:
-        """Roles by the service account's e-mail."""
+        """Roles by e-mail; whoever is named twice has the later one."""
         roles = {self.tasks_account: "tasks"} if self.tasks_account else {}
         for role, emails in (
             ("scheduler", self.scheduler_callers),
+            ("viewer", self.console_viewers),
+            ("operator", self.console_operators),
+            ("admin", self.console_admins),
             ("backend", self.backend_callers),
         ):
             roles |= {email.strip(): role for email in emails.split(",") if email.strip()}

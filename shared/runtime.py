@@ -16,6 +16,7 @@ from shared.platforms.registry import PLATFORMS, registered
 from shared.queue.tasks import TaskQueue
 from shared.security.callers import Callers
 from shared.security.tokens import Vault, parse_keys
+from shared.storage.files import Files
 from shared.storage.media import MediaStorage
 from shared.store.clock import Clock
 from shared.store.store import Store
@@ -68,6 +69,8 @@ class Runtime:
             service_account=settings.tasks_account,
             secret=settings.webhook_secret,
             emulator_host=settings.tasks_host,
+            default_queue=settings.default_queue,
+            alerts=settings.alert_webhook_url is not None,
         )
 
     @cached_property
@@ -92,6 +95,14 @@ class Runtime:
     @cached_property
     def media(self) -> MediaStorage:
         return MediaStorage(bucket=self.environment.settings.media_bucket)
+
+    @cached_property
+    def files(self) -> Files:
+        settings = self.environment.settings
+        bucket = settings.bulk_bucket or settings.media_bucket
+        if bucket is None:
+            raise config.SettingsError("BULK_BUCKET or MEDIA_BUCKET is needed for files.")
+        return Files(bucket=bucket)
 
     @cached_property
     def vault(self) -> Vault:

@@ -14,7 +14,8 @@ from tests.world import World
 def running() -> Iterator[Stack]:
     """The whole system, with two instances of what races are played with. Scheduler's jobs are
     fired by hand."""
-    with Stack(instances={"publish_post": 2, "schedule_post": 3}, schedules=False) as stack:
+    instances = {"publish_post": 2, "schedule_post": 3, "console": 2}
+    with Stack(instances=instances, schedules=False) as stack:
         yield stack
 
 

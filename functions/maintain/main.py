@@ -1,29 +1,48 @@
-"""What has to be done from time to time. Called by Cloud Scheduler."""
+"""What has to be done from time to time, called by Cloud Scheduler; and the jobs that people have
+queued, called by Cloud Tasks."""
 
 from datetime import timedelta
 
 import flask
 import functions_framework
 
+from shared.edge import answers
 from shared.edge.answers import Answer
 from shared.edge.bodies import Nothing
-from shared.edge.serve import SCHEDULER, Context, Route, admits, serve
-from shared.jobs import promote, sweep
+from shared.edge.console_requests import JobTask
+from shared.edge.serve import SCHEDULER, TASKS, Context, Route, admits, serve
+from shared.jobs import controls, jobs_queue, promote, retention, sweep
 
 LASTS = timedelta(seconds=500)
 
 
 def handle_sweep(_: Nothing, context: Context) -> Answer:
-    return Answer(200, sweep.run(context.rt, context.ends_at))
+    swept = sweep.run(context.rt, context.ends_at)
+    resumed = controls.end_expired(context.rt, context.ends_at)
+    return Answer(200, {**swept, "resumed": resumed, "jobs": jobs_queue.wake_overdue(context.rt)})
 
 
 def handle_promote(_: Nothing, context: Context) -> Answer:
     return Answer(200, promote.run(context.rt, context.ends_at))
 
 
+def handle_retention(_: Nothing, context: Context) -> Answer:
+    return Answer(200, retention.run(context.rt, context.ends_at))
+
+
+def handle_job(task: JobTask, context: Context) -> Answer:
+    done = jobs_queue.run(task.job_id, context.rt, context.ends_at)
+    if done is None:
+        busy = "Another run of this job is under way."
+        return answers.problem(503, "busy", busy, retry_after=answers.RETRY_AFTER_SECONDS)
+    return Answer(200, done)
+
+
 ROUTES = {
     "/sweep": Route(Nothing, handle_sweep, admits=admits(SCHEDULER), lasts=LASTS),
     "/promote": Route(Nothing, handle_promote, admits=admits(SCHEDULER), lasts=LASTS),
+    "/retention": Route(Nothing, handle_retention, admits=admits(SCHEDULER), lasts=LASTS),
+    "/jobs/run": Route(JobTask, handle_job, admits=admits(TASKS), lasts=LASTS),
 }
 
 

@@ -122,3 +122,36 @@ def retry(
             update=redriven | {"redriven_to": f"{log.id}-{again.generation}"}
         )
     return Change(again, wakes=True, letter=closed)
+
+
+def wake(log: PublishLog, now: datetime) -> Change | None:
+    """A delivery that a pause held goes on, under a new hop; None: no pause holds it."""
+    if log.error_code != "paused" or log.owner is not None or not log.is_open:
+        return None
+    awake = {"status": log.status, "error_code": None, "error_message": None}
+    return Change(hop_to(log, now, max(log.due_at, now), **awake), wakes=True)
+
+
+def found(
+    log: PublishLog,
+    now: datetime,
+    *,
+    remote_id: str,
+    remote_url: str | None,
+    published_at: datetime | None,
+) -> Change:
+    """A person has seen the post of an unknown delivery: its id is claimed in the same commit."""
+    sent_at = log.committing.at if log.committing else log.unsettled_since
+    settled = ended(
+        log,
+        now,
+        Status.SUCCESS,
+        remote_id=remote_id,
+        remote_url=remote_url,
+        published_at=published_at or sent_at or now,
+        committing=None,
+        unsettled_since=None,
+        error_code=None,
+        error_message=None,
+    )
+    return Change(settled, by_evidence=True)

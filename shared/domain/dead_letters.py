@@ -20,7 +20,11 @@ class LetterStatus(StrEnum):
 
 
 class DeadLetter(Record):
-    """`deadLetters/{delivery}-{generation}`, or one keyed by a malformed body's hash."""
+    """`deadLetters/{delivery}-{generation}`, or one keyed by a malformed body's hash.
+
+    `payload` also holds what a person has corrected; `closed_by` and `closed_why` say who sent it
+    again or threw it away.
+    """
 
     status: LetterStatus = LetterStatus.OPEN
     reason: str
@@ -34,5 +38,7 @@ class DeadLetter(Record):
     payload: dict[str, Any] = Field(default_factory=dict)
     evidence: dict[str, Any] = Field(default_factory=dict)
     redriven_to: str | None = None
+    closed_by: str | None = None
+    closed_why: str | None = None
     created_at: Instant
     updated_at: Instant

@@ -67,6 +67,8 @@ class ScheduledPost(Record):
     last_attempt_at: Instant | None = None
     error_message: str | None = None
     idempotency_key: str
+    row_key: str | None = None  # of the file that it came with, and what that row said
+    row_fingerprint: str | None = None
     traceparent: str | None = None
     created_at: Instant
     updated_at: Instant

@@ -13,7 +13,7 @@ import flask
 from pydantic import BaseModel, ValidationError
 
 from shared.config import SettingsError
-from shared.domain import leases
+from shared.domain import leases, slots
 from shared.domain.failures import (
     BadRequestError,
     ConflictError,
@@ -31,17 +31,20 @@ from shared.security.callers import Caller, ForbiddenError, UnauthenticatedError
 BODY_BYTES = 1024 * 1024
 
 TASKS, BACKEND, SCHEDULER = "tasks", "backend", "scheduler"
+PEOPLE = VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"  # each may what those before may
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a handler knows of the request beside its body. `ends_at` is monotonic."""
+    """What a handler knows of the request beside its body. `ends_at` is monotonic; `call` is
+    Scheduler's, where it was Scheduler who called: headers alone prove nothing."""
 
     rt: Runtime
     caller: Caller
     trace: Trace
     ends_at: float
     task_id: str | None
+    call: slots.Call | None = None
 
 
 Handler = Callable[[Any, Context], Answer]
@@ -62,6 +65,11 @@ def admits(*roles: str) -> frozenset[str]:
     return frozenset(roles)
 
 
+def at_least(role: str) -> frozenset[str]:
+    """This person's role and those above it."""
+    return frozenset(PEOPLE[PEOPLE.index(role) :])
+
+
 def serve(request: flask.Request, function: str, routes: Mapping[str, Route]) -> flask.Response:
     """Answer a request; whatever goes wrong becomes problem JSON without internals."""
     started = time.monotonic()
@@ -80,8 +88,9 @@ def serve(request: flask.Request, function: str, routes: Mapping[str, Route]) ->
         answer = _answer(request, path, routes, rt, trace, started)
     except Exception as error:
         answer = _failure(error, log, path)
+    event = "request.served" if answer.status < 500 else "request.failed"
     log.event(
-        "request.served" if answer.status < 500 else "request.failed",
+        "request.refused" if answer.status in (401, 403) else event,
         f"{request.method} {path} {answer.status}",
         severity="INFO" if answer.status < 400 else "WARNING",
         path=path,
@@ -107,7 +116,9 @@ def _answer(
     route = routes.get(path)
     if route is None:
         raise NotFoundError(f"There is nothing at {path}. Known: {', '.join(sorted(routes))}.")
-    if caller.role != "any" and caller.role not in route.admits:
+    # The webhook secret alone says nothing of who a person is.
+    anybody = caller.role == "any" and route.admits.isdisjoint(PEOPLE)
+    if not anybody and caller.role not in route.admits:
         raise ForbiddenError(f"{path} is not for this caller.")
     if request.method != route.method:
         message = f"{path} takes {route.method}."
@@ -118,6 +129,7 @@ def _answer(
         trace=trace,
         ends_at=started + route.lasts.total_seconds(),
         task_id=request.headers.get("X-CloudTasks-TaskName"),
+        call=_call(request, caller),
     )
     raw = _raw(request, route)
     try:
@@ -128,6 +140,13 @@ def _answer(
         if not from_queue:
             raise
         return _bury(raw, error, context)
+
+
+def _call(request: flask.Request, caller: Caller) -> slots.Call | None:
+    if caller.role not in (SCHEDULER, "any"):
+        return None
+    job = request.headers.get("X-CloudScheduler-JobName")
+    return slots.heard(job, request.headers.get("X-CloudScheduler-ScheduleTime"))
 
 
 def _raw(request: flask.Request, route: Route) -> bytes:
@@ -159,14 +178,24 @@ def _parse(raw: bytes, route: Route) -> BaseModel:
 
 
 def _problems(error: ValidationError) -> list[Problem]:
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
     return [
         Problem(
             ".".join(map(str, fault["loc"])) or "body",
             fault["type"],
             fault["msg"].removeprefix("Value error, "),
         )
-        for fault in error.errors(include_url=False, include_input=False, include_context=False)
+        for fault in faults
+        if not _only_follows(fault["loc"], fault["type"], [other["loc"] for other in faults])
     ]
+
+
+def _only_follows(
+    where: tuple[int | str, ...], kind: str, others: list[tuple[int | str, ...]]
+) -> bool:
+    """A list that lost its wrong items is reported as too short besides."""
+    inside = (other for other in others if len(other) > len(where))
+    return kind == "too_short" and any(other[: len(where)] == where for other in inside)
 
 
 def _bury(raw: bytes, error: BadRequestError, context: Context) -> Answer:
@@ -176,6 +205,7 @@ def _bury(raw: bytes, error: BadRequestError, context: Context) -> Answer:
         evidence["taskName"] = [context.task_id]
     letter = context.rt.store.dead_letters.bury_malformed(raw, error.message, evidence)
     context.rt.log.event("task.malformed", error.message, severity="ERROR", deadLetterId=letter)
+    context.rt.queue.announce(letter, traceparent=context.trace.traceparent)
     return Answer(200, {"success": False, "deadLetter": letter, "message": error.message})
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from shared.domain import leases
+from shared.domain import analytics, keys, leases
 from shared.domain.claims import (
     Begun,
     Busy,
@@ -20,12 +20,15 @@ from shared.domain.claims import (
     Outcome,
     Posted,
     Result,
+    Void,
 )
 from shared.domain.deliveries import Change, PublishLog, Status
 from shared.domain.failures import (
     AuthExpiredError,
+    BadRequestError,
     PermanentError,
     PlatformError,
+    Problem,
     UnavailableError,
 )
 from shared.jobs import refresh
@@ -33,7 +36,7 @@ from shared.jobs.refresh import Wait
 from shared.observability import Log, trace_of
 from shared.platforms.base import Delivery, Exact, Platform, Published
 from shared.platforms.session import Permit, Session, TooLateToSendError
-from shared.queue.tasks import Failure
+from shared.queue.tasks import Failure, Task
 from shared.runtime import Runtime
 from shared.security.tokens import UnsealError
 from shared.store.deliveries import Held, LeaseLostError, UnrecordedError
@@ -42,23 +45,30 @@ from shared.store.firestore import fresh_id
 
 @dataclass(frozen=True, slots=True)
 class Knocked:
-    """A publish task as it arrived. `ends_at` is the request's own deadline, monotonic."""
+    """A publish task as it arrived; None where it does not say. `ends_at` is the request's own
+    deadline, monotonic."""
 
     post_id: str
     platform: str
     account_id: str
-    knock: Knock
+    generation: int | None
+    task_id: str | None
     ends_at: float
 
 
 def run(task: Knocked, rt: Runtime) -> Outcome:
-    platform = rt.platforms[task.platform]
+    """Raises `BadRequestError` for a delivery that there is not."""
+    platform = rt.platforms.get(task.platform)
+    if platform is None:
+        known = ", ".join(sorted(rt.platforms))
+        sentence = f"{task.platform!r} is not one of {known}."
+        raise BadRequestError([Problem("platform", "platform_unknown", sentence)])
     exact = isinstance(platform.guarantee, Exact)
     decision, held = rt.store.deliveries.begin(
         post_id=task.post_id,
         platform=task.platform,
         account_id=task.account_id,
-        knock=task.knock,
+        knock=Knock(generation=task.generation, task_id=task.task_id),
         owner=fresh_id(),
         exact=exact,
     )
@@ -74,6 +84,12 @@ def run(task: Knocked, rt: Runtime) -> Outcome:
         case Begun():
             assert held is not None
             return _attempt(task, platform, held, rt, exact=exact)
+        case Void(reason, unknown=True):
+            sentence = f"The post {task.post_id!r} has no such delivery."
+            raise BadRequestError([Problem("scheduledPostId", "post_unknown", sentence)])
+        case Void(reason):
+            rt.log.event("publish.void", reason, postId=task.post_id, platform=task.platform)
+            return decision
         case _:
             return decision
 
@@ -96,7 +112,12 @@ def _attempt(task: Knocked, platform: Platform, held: Held, rt: Runtime, *, exac
             ends_at=task.ends_at,
             snooze_until=result.until if isinstance(result, Wait) else None,
         )
-    except (UnrecordedError, UnavailableError):
+    except LeaseLostError:
+        return Busy(held.log.lease_ends_at or rt.now())
+    except UnrecordedError:
+        _unrecorded(held.log, answer, log)
+        return Busy(held.log.lease_ends_at or rt.now())
+    except UnavailableError:
         _unrecorded(held.log, answer, log)
         raise
     after(change, rt, event="publish.settled")
@@ -205,10 +226,20 @@ def after(change: Change, rt: Runtime, *, event: str) -> None:
     line.event(event, severity=_severity(log), **_about(log))
     if change.wakes:
         wake(log, rt)
+    if log.status is Status.SUCCESS:
+        tell_failed(rt.queue.create_all([_metrics_due(log, rt.now())]), rt)
     if change.letter is not None and change.letter.redriven_to is None:
         line.event("delivery.dead_lettered", severity="ERROR", **_about(log))
+        _announce(log, rt)
     if log.status is Status.UNKNOWN and not log.is_open:
         line.event("delivery.unknown", severity="ERROR", **_about(log))
+        _announce(log, rt)
+
+
+def _announce(log: PublishLog, rt: Runtime) -> None:
+    """Somebody should hear of it, in a task of its own."""
+    about = keys.dead_letter_id(log.id, log.generation)
+    tell_failed(rt.queue.announce(about, traceparent=log.traceparent), rt)
 
 
 def wake(log: PublishLog, rt: Runtime) -> None:
@@ -216,12 +247,35 @@ def wake(log: PublishLog, rt: Runtime) -> None:
     tell_failed(rt.queue.wake_all([log.wake()]), rt)
 
 
-def tell_failed(failures: Sequence[Failure], rt: Runtime) -> None:
+def _metrics_due(log: PublishLog, now: datetime) -> Task:
+    """An hour after a publication its post's numbers are read: once for all of its deliveries that
+    end in the same hour. Not created is not lost: the next full sync reads them."""
+    at = now + analytics.AFTER_PUBLISHING
+    key = keys.metrics_due_key(log.post_id, at.astimezone(UTC))
+    return Task(
+        id=keys.sync_task_id(key, "plan", 1),
+        queue=analytics.QUEUE,
+        function="sync_analytics",
+        path="",
+        body={
+            "type": analytics.JOB_TYPE,
+            "companyId": log.company_id,
+            "contentIds": [log.post_id],
+            "idempotencyKey": key,
+        },
+        at=at,
+        traceparent=log.traceparent,
+    )
+
+
+def tell_failed(
+    failures: Sequence[Failure], rt: Runtime, *, event: str = "task.create_failed"
+) -> None:
     """Tasks that could not be created: the sweep will, and somebody should know."""
     for failure in failures:
         task = failure.task
         rt.log.bind(trace_of(task.traceparent)).event(
-            "task.create_failed",
+            event,
             failure.reason,
             severity="WARNING",
             queue=task.queue,
@@ -233,7 +287,7 @@ def tell_failed(failures: Sequence[Failure], rt: Runtime) -> None:
 def _unrecorded(log: PublishLog, result: Result, line: Log) -> None:
     """The last trace of an answer that no record could take: the id must not be lost."""
     remote = {"remoteId": result.remote_id} if isinstance(result, Posted) else {}
-    line.event("publish.unrecorded", severity="CRITICAL", **_about(log), **remote)
+    line.event("publish.unrecorded", severity="CRITICAL", **(_about(log) | remote))
 
 
 def _log(log: PublishLog, rt: Runtime) -> Log:

@@ -41,14 +41,14 @@ class Order:
 
 def create(order: Order, rt: Runtime, traceparent: str) -> dict[str, Any]:
     """The post's id and deliveries, what was adjusted, and warnings. Raises `RefusedError`."""
-    _refuse_repeats(order)
+    refuse_repeats(order)
     keyed = Keyed("schedule_post", order.company_id, order.idempotency_key, order.fingerprint)
     post_id = "p" + fresh_id() + fresh_id()
     stored = rt.store.posts.create(
         keyed,
         account_ids=[target.account_id for target in order.targets],
         asset_ids=order.media_asset_ids,
-        decide=lambda around, now: _creation(order, around, now, rt, post_id, traceparent),
+        decide=lambda around, now: creation(order, around, now, rt, post_id, traceparent),
     )
     logs: Sequence[PublishLog] = stored.logs
     if stored.replayed:
@@ -60,7 +60,7 @@ def create(order: Order, rt: Runtime, traceparent: str) -> dict[str, Any]:
     return stored.response
 
 
-def _refuse_repeats(order: Order) -> None:
+def refuse_repeats(order: Order) -> None:
     seen: set[tuple[str, str]] = set()
     problems = []
     for index, target in enumerate(order.targets):
@@ -78,7 +78,7 @@ def _unwoken(post_id: str, rt: Runtime) -> Sequence[PublishLog]:
     return [log for log in found[1] if log.status is Status.PENDING] if found else []
 
 
-def _creation(
+def creation(
     order: Order,
     around: Surroundings,
     now: datetime,
@@ -86,6 +86,7 @@ def _creation(
     post_id: str,
     traceparent: str,
 ) -> Creation:
+    """What scheduling writes, if nothing stands against it. Raises `RefusedError`."""
     problems: list[Problem] = []
     when: Plan | None = None
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from shared.domain.deliveries import Change, PublishLog
 from shared.domain.failures import UnavailableError
+from shared.jobs import bulk, slots
 from shared.jobs.publish import after
 from shared.platforms.base import Exact
 from shared.runtime import Runtime
@@ -38,6 +39,8 @@ def run(rt: Runtime, ends_at: float) -> dict[str, Any]:
     for post_id in rt.store.posts.stale(BATCH):
         rt.store.posts.finish(post_id)
         finished += 1
+    slots.watch(rt)
+    bulk.revive(rt)
     done: dict[str, Any] = {
         "woken": woken,
         "ended": ended,

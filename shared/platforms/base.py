@@ -13,7 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 
 import httpx
@@ -68,6 +69,16 @@ class Delivery:
     attempted_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsQuery:
+    """Posts of one account, at most `metrics_batch` of them, whose metrics are asked for now."""
+
+    platform_user_id: str
+    remote_ids: tuple[str, ...]
+    asked_at: datetime
+    server: str | None = None
+
+
 # --- what a flow yields -------------------------------------------------------------------------
 
 
@@ -117,6 +128,25 @@ class PublicUrl:
     item: MediaItem
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One post's metrics under our names (`domain.analytics.METRICS`), as of `source_at` where the
+    platform says. What it does not tell is left out, or None: a gap, never a zero."""
+
+    remote_id: str
+    metrics: Mapping[str, Any]
+    source_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A post whose metrics cannot be had, while others' can."""
+
+    remote_id: str
+    code: str
+    message: str = ""
+
+
 # --- what a flow returns ------------------------------------------------------------------------
 
 
@@ -153,6 +183,7 @@ class Grant:
 Step = Call | Keep | PublicUrl
 Flow = Generator[Step, Any, Published | Processing]
 RefreshFlow = Generator[Call, Any, Grant]
+MetricsFlow = Generator[Call | Reading | Unread, Any, None]
 
 
 # --- what a platform declares -------------------------------------------------------------------
@@ -230,6 +261,14 @@ def fields_of(reply: httpx.Response) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
+def answered_at(reply: httpx.Response) -> datetime | None:
+    """When the platform answered, by its own clock."""
+    try:
+        return parsedate_to_datetime(reply.headers["Date"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return None
+
+
 class Options(BaseModel):
     """A platform's own options; each adapter subclasses it. Unknown names are refused."""
 
@@ -266,6 +305,9 @@ class Platform:
     # answer that is not a success leaves the outcome unknown.
     refusals: ClassVar[frozenset[int]] = frozenset({400, 401, 403, 404, 413, 422, 429})
     refreshes: ClassVar[bool] = False
+    metrics_batch: ClassVar[int] = 0  # posts that one `metrics` flow takes; 0: there is none
+    # Whether reading and publishing spend the same limit: a throttle of one is then the other's.
+    shares_limits: ClassVar[bool] = False
 
     def __init__(self, app: App | None = None) -> None:
         self.app = app or App(api_url=self.api_url, auth_url=self.auth_url)
@@ -284,6 +326,17 @@ class Platform:
     def refresh(self, tokens: Tokens) -> RefreshFlow:
         """Exchange the refresh token; absent where `refreshes` is False."""
         raise NotImplementedError(self.name)
+
+    def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
+        """Yield a `Reading` or an `Unread` for each post; absent where `metrics_batch` is 0.
+
+        Here an `optional` call is one about a single post: a failure that may pass brings None.
+        """
+        raise NotImplementedError(self.name)
+
+    def metrics_refusal(self, platform_user_id: str) -> str | None:
+        """Why the metrics of this kind of account cannot be read, as a code; None if they can."""
+        return None
 
     def guarantee_for(self, delivery: Delivery) -> Guarantee:
         """`guarantee`, where it depends on the kind of account."""

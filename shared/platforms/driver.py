@@ -19,6 +19,7 @@ from shared.domain.accounts import Tokens
 from shared.domain.failures import (
     OutcomeUnknownError,
     PlatformError,
+    ThrottledError,
     TransientError,
 )
 from shared.domain.media import MediaItem
@@ -27,15 +28,19 @@ from shared.platforms.base import (
     Delivery,
     Grant,
     Keep,
+    MetricsFlow,
+    MetricsQuery,
     Platform,
     Processing,
     PublicUrl,
     Published,
+    Reading,
     RefreshFlow,
     Request,
     Step,
+    Unread,
 )
-from shared.platforms.session import Outcome, Session, TooLateToSendError
+from shared.platforms.session import Collected, Outcome, Session, TooLateToSendError
 from shared.platforms.wire import FAILURES, Client, Wire
 
 CALL_SECONDS = 20.0  # text and images; one platform call, from connecting to the last byte
@@ -97,6 +102,49 @@ class Driver:
             except (LookupError, ValueError, TypeError, AttributeError) as error:
                 raise _unreadable(platform, committed=False) from error
             answer = self._call(platform, step, self._client, Wire(_until(ends_at)))
+
+    def metrics(
+        self, platform: Platform, query: MetricsQuery, token: str, *, ends_at: float
+    ) -> Collected:
+        """What the platform tells of these posts, up to the failure that ended it, if one did."""
+        flow = platform.metrics(query, token)
+        told: dict[str, Reading | Unread] = {}
+        failure: PlatformError | None = None
+        try:
+            self._read_metrics(platform, flow, told, ends_at)
+        except (LookupError, ValueError, TypeError, AttributeError):
+            failure = _unreadable(platform, committed=False)
+        except PlatformError as error:
+            failure = error
+        finally:
+            flow.close()
+        return Collected(told, failure)
+
+    def _read_metrics(
+        self,
+        platform: Platform,
+        flow: MetricsFlow,
+        told: dict[str, Reading | Unread],
+        ends_at: float,
+    ) -> None:
+        answer: Any = None
+        while True:
+            try:
+                step = flow.send(answer)
+            except StopIteration:
+                return
+            answer = None
+            match step:
+                case Reading() | Unread():
+                    told[step.remote_id] = step
+                case Call(commits=True):
+                    raise AssertionError(f"{platform.name}: reading metrics creates nothing")
+                case Call():
+                    try:
+                        answer = self._call(platform, step, self._client, Wire(_until(ends_at)))
+                    except TransientError as error:
+                        if not step.optional or isinstance(error, ThrottledError):
+                            raise
 
     def _step(self, platform: Platform, step: Step, session: Session) -> Any:
         match step:

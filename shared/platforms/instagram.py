@@ -1,7 +1,8 @@
 """Instagram, by the API with Instagram Login: feed images, carousels, reels.
 
 Source: https://developers.facebook.com/docs/instagram-platform/content-publishing,
-…/instagram-graph-api/reference/error-codes, …/graph-api/guides/error-handling, …/rate-limiting.
+…/reference/instagram-media/insights, …/instagram-graph-api/reference/error-codes,
+…/graph-api/guides/error-handling, …/rate-limiting.
 """
 
 from __future__ import annotations
@@ -36,14 +37,18 @@ from shared.platforms.base import (
     Grant,
     Keep,
     Limits,
+    MetricsFlow,
+    MetricsQuery,
     Options,
     Platform,
     Processing,
     PublicUrl,
     Published,
+    Reading,
     RefreshFlow,
     Request,
     Step,
+    Unread,
     fields_of,
 )
 
@@ -55,6 +60,17 @@ ALT_TEXT_CHARS = 1000
 TALLEST, WIDEST = 4 / 5, 1.91  # width by height of a feed image
 SHORTEST_REEL, LONGEST_REEL = timedelta(seconds=3), timedelta(minutes=15)
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
+READ_METRICS = "read metrics"
+METRICS = {  # ours and theirs, without those that ask for a kind of media
+    "views": "views",
+    "reach": "reach",
+    "likes": "likes",
+    "comments": "comments",
+    "saves": "saved",
+    "shares": "shares",
+    "engagements": "total_interactions",
+}
+TROUBLES_IN_A_ROW = 3  # by then it is not the post
 
 CHECK_IMAGE = timedelta(seconds=10)
 CHECK_VIDEO = timedelta(minutes=1)  # as often as the documentation asks for
@@ -87,6 +103,8 @@ USE_CASE_THROTTLED = range(80000, 80100)
 UNWELCOME = 368  # blocked for a while for what it posts
 SERVER_TROUBLE = frozenset({1, 2})
 NO_SUCH_OBJECT = (100, 33)
+BAD_PARAMETER = 100
+TOO_FEW_VIEWERS = 10  # with "Not enough viewers …"; otherwise a permission is missing
 CAP_WAIT = timedelta(hours=1)
 UNWELCOME_WAIT = timedelta(hours=6)
 
@@ -124,6 +142,8 @@ class Instagram(Platform):
     )
     options = InstagramOptions
     refreshes = True
+    metrics_batch = 25  # one call each
+    shares_limits = True  # Meta counts an account's calls, whatever they are for
 
     # flows
 
@@ -253,6 +273,36 @@ class Instagram(Platform):
         made_at = _instant(post["timestamp"])
         return Published(post["id"], post.get("permalink"), made_at, found=True)
 
+    def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
+        """One call for each post. A post that makes trouble is passed over once another one has
+        shown that Instagram itself is well."""
+        troubled: list[str] = []
+        told = 0
+        for media_id in query.remote_ids:
+            params = {"metric": ",".join(METRICS.values())}
+            url = f"{self._graph}/{media_id}/insights"
+            request = Request("GET", url, _auth(token), params=params)
+            reply = yield Call(request, READ_METRICS, optional=True)
+            if reply is None:
+                troubled.append(media_id)
+                if len(troubled) == TROUBLES_IN_A_ROW:
+                    break
+                continue
+            for earlier in troubled:
+                yield Unread(earlier, "no_answer")
+            troubled.clear()
+            told += 1
+            if reply.status_code < 400:
+                yield Reading(media_id, _metrics(reply))
+            elif _error(reply)["code"] == TOO_FEW_VIEWERS:  # let pass by `classify`
+                yield Reading(media_id, {})
+            else:
+                yield Unread(media_id, self.code(reply) or "refused", self.message(reply))
+        if troubled and (not told or len(troubled) == TROUBLES_IN_A_ROW):
+            raise TransientError("Instagram does not tell the insights", code="no_answer")
+        for media_id in troubled:
+            yield Unread(media_id, "no_answer")
+
     def refresh(self, tokens: Tokens) -> RefreshFlow:
         """The access token itself is exchanged, while it is alive and at least a day old."""
         params = {"grant_type": "ig_refresh_token"}
@@ -279,6 +329,8 @@ class Instagram(Platform):
         error: Mapping[str, Any] = reply.json()["error"]
         number, subcode = error["code"], error.get("error_subcode")
         if call.name == "read container" and status == 400 and (number, subcode) == NO_SUCH_OBJECT:
+            return None
+        if call.name == READ_METRICS and _about_one_post(error):
             return None
         about: dict[str, Any] = {
             "code": self.code(reply) or f"http_{status}",
@@ -388,6 +440,23 @@ def _auth(token: str) -> dict[str, str]:
 def _error(reply: httpx.Response) -> Mapping[str, Any]:
     error = fields_of(reply).get("error")
     return error if isinstance(error, dict) else {}
+
+
+def _about_one_post(error: Mapping[str, Any]) -> bool:
+    """Whether an answer about insights says something of the post, and not of the account."""
+    if error["code"] == TOO_FEW_VIEWERS:
+        return "viewers" in str(error.get("message", "")).lower()
+    return bool(error["code"] == BAD_PARAMETER)
+
+
+def _metrics(reply: httpx.Response) -> dict[str, Any]:
+    """{"data": [{"name": "reach", "values": [{"value": 3}]}, {"name": "views", "total_value":
+    {"value": 5}}]}; what there is too little of is left out, the list may be empty."""
+    told: dict[str, Any] = {}
+    for metric in reply.json()["data"]:
+        values = metric.get("values") or [metric.get("total_value") or {}]
+        told[metric["name"]] = values[-1].get("value")
+    return {ours: told.get(theirs) for ours, theirs in METRICS.items()}
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.platforms.base import Processing, Published
+from shared.domain.failures import PlatformError
+from shared.platforms.base import Processing, Published, Reading, Unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,14 @@ class Outcome:
 
     value: Published | Processing
     raw: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a metrics flow told of which post, by remote id, and what ended it before its end."""
+
+    told: Mapping[str, Reading | Unread]
+    failure: PlatformError | None = None
 
 
 class TooLateToSendError(Exception):

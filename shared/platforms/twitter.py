@@ -1,7 +1,8 @@
 """X, by its API v2.
 
 Source: https://docs.x.com/x-api/posts/manage-tweets/introduction, …/x-api/media/quickstart,
-…/x-api/fundamentals/rate-limits, …/response-codes-and-errors, /fundamentals/counting-characters.
+…/x-api/fundamentals/rate-limits, …/metrics, …/response-codes-and-errors,
+/fundamentals/counting-characters.
 """
 
 from __future__ import annotations
@@ -36,14 +37,19 @@ from shared.platforms.base import (
     Grant,
     Keep,
     Limits,
+    MetricsFlow,
+    MetricsQuery,
     Options,
     Platform,
     Processing,
     Published,
     ReadBack,
+    Reading,
     RefreshFlow,
     Request,
     Step,
+    Unread,
+    answered_at,
     fields_of,
 )
 
@@ -57,6 +63,11 @@ RATE_LIMITED = 88
 DUPLICATE = 187
 LINK = r"\S*\w\.\w\S*"  # as written, with or without https://
 SHORT_LINK = re.compile(r"https://t\.co/\w+")
+READ_METRICS = "read metrics"
+# Of the last 30 days X tells an author more of each post; asked of an older one it is a fault.
+PRIVATE_FOR = timedelta(days=29)
+# Version 2.167 of the API renames the one to the other; which the service takes, it says itself.
+FIELD_NAMES = ("tweet.fields", "post.fields")
 
 
 class TwitterOptions(Options):
@@ -85,6 +96,7 @@ class Twitter(Platform):
     )
     options = TwitterOptions
     refreshes = True
+    metrics_batch = 100
 
     # flows
 
@@ -180,6 +192,47 @@ class Twitter(Platform):
         link = _permalink(delivery.handle, post_id)
         return Published(post_id, link, _made_at(post_id), found=True)
 
+    def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
+        since = query.asked_at - PRIVATE_FOR
+        ages = {post_id: _made_at(post_id) for post_id in query.remote_ids}
+        young = tuple(post_id for post_id, at in ages.items() if at is not None and at >= since)
+        old = tuple(post_id for post_id in query.remote_ids if post_id not in young)
+        for ids, fields in ((young, "public_metrics,non_public_metrics"), (old, "public_metrics")):
+            if ids:
+                yield from self._metrics_of(ids, fields, FIELD_NAMES, token)
+
+    def _metrics_of(
+        self, ids: tuple[str, ...], fields: str, names: tuple[str, ...], token: str
+    ) -> MetricsFlow:
+        """An id that X cannot read spoils the whole call, so that each half is asked for then."""
+        params = {"ids": ",".join(ids), names[0]: fields}
+        auth = {"Authorization": f"Bearer {token}"}
+        request = Request("GET", f"{self.app.api_url}/2/tweets", auth, params=params)
+        reply = yield Call(request, READ_METRICS)
+        body = reply.json()
+        if reply.status_code == 400:  # let pass by `classify`
+            message, code = self.message(reply), self.code(reply) or "http_400"
+            if names[0] in _wrong_parameters(body):
+                if len(names) == 1:
+                    raise PermanentError(message, code=code, status=400)
+                yield from self._metrics_of(ids, fields, names[1:], token)
+            elif len(ids) == 1:
+                yield Unread(ids[0], code, message)
+            else:
+                middle = len(ids) // 2
+                for half in (ids[:middle], ids[middle:]):
+                    yield from self._metrics_of(half, fields, names, token)
+            return
+        errors = body.get("errors", [])
+        for error in errors:
+            post_id = error.get("resource_id") or error.get("value")
+            if post_id in ids:
+                code = str(error.get("type", "")).rpartition("/")[2] or "refused"
+                yield Unread(post_id, code, str(error.get("detail", "")))
+        posts = body.get("data", []) if errors else body["data"]
+        for post in posts:  # last: an error may be about one field of a post alone
+            yield Reading(post["id"], _metrics(post), answered_at(reply))
+
     def refresh(self, tokens: Tokens) -> RefreshFlow:
         if tokens.refresh_token is None:
             raise AuthExpiredError("There is no refresh token", code="no_refresh_token")
@@ -205,7 +258,10 @@ class Twitter(Platform):
     def classify(self, call: Call, reply: httpx.Response) -> PlatformError | None:
         status = reply.status_code
         if 200 <= status < 300:
-            return None if call.commits else self._half_success(call, reply)
+            whole = call.commits or call.name == READ_METRICS
+            return None if whole else self._half_success(call, reply)
+        if status == 400 and call.name == READ_METRICS and fields_of(reply):
+            return None  # one of many ids, or a parameter: the flow looks at it
         body: Mapping[str, Any] = reply.json()
         message, code = self.said(call, reply), self.code(reply)
         about: dict[str, Any] = {"status": status, "request_id": self.request_id(reply)}
@@ -312,6 +368,27 @@ def _first_error(body: Mapping[str, Any]) -> Mapping[str, Any]:
         case [Mapping() as first, *_]:
             return first
     return {}
+
+
+def _wrong_parameters(body: Mapping[str, Any]) -> set[str]:
+    """{"errors": [{"parameters": {"ids": ["x"]}, "message": "The `ids` query parameter …"}]}"""
+    return {name for error in body.get("errors", []) for name in error.get("parameters", {})}
+
+
+def _metrics(post: Mapping[str, Any]) -> dict[str, Any]:
+    public = post.get("public_metrics", {})
+    own = post.get("non_public_metrics", {})
+    return {
+        "impressions": public.get("impression_count"),
+        "likes": public.get("like_count"),
+        "shares": public.get("retweet_count", public.get("repost_count")),
+        "comments": public.get("reply_count"),
+        "quotes": public.get("quote_count"),
+        "saves": public.get("bookmark_count"),
+        "clicks": own.get("url_link_clicks"),
+        "profileClicks": own.get("user_profile_clicks"),
+        "engagements": own.get("engagements"),
+    }
 
 
 @dataclass(slots=True)

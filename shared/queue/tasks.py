@@ -6,6 +6,7 @@ again is harmless: ALREADY_EXISTS means that it was made, now or before.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,14 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 
 from shared.domain import keys
 from shared.domain.deliveries import Wake
+from shared.domain.failures import NotFoundError, UnavailableError
 
 CALL_SECONDS = 4.0
 TRIES = 2
 DISPATCH_DEADLINE = timedelta(seconds=75)
 PARALLEL = 16
+COUNTED = 5000  # tasks of a queue, when its depth is asked for: Cloud Tasks has no number
+DEAD_LETTER_QUEUE = "default-dlq"
 
 _DOWN = (
     exceptions.ServiceUnavailable,
@@ -57,10 +61,24 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """A queue as Cloud Tasks tells. `in_flight`: dispatched and not answered yet."""
+
+    name: str
+    state: str
+    depth: int
+    counted_all: bool
+    in_flight: int
+    oldest_due_at: datetime | None
+    most_per_second: float
+    most_at_once: int
+
+
 @dataclass(slots=True)
 class TaskQueue:
     """`url` gives a function's address; tasks call it as `service_account`, with `secret` where
-    one is set."""
+    one is set. `alerts`: there is somebody to be told."""
 
     project: str
     location: str
@@ -68,6 +86,8 @@ class TaskQueue:
     service_account: str
     secret: str | None
     emulator_host: str | None = None
+    default_queue: str = "default"
+    alerts: bool = False
     _client: tasks_v2.CloudTasksClient | None = None
     _pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(PARALLEL, thread_name_prefix="tasks")
@@ -93,6 +113,91 @@ class TaskQueue:
         if len(tasks) <= 1:
             return [failure for failure in map(self._create, tasks) if failure]
         return [failure for failure in self._pool.map(self._create, tasks) if failure]
+
+    def announce(
+        self,
+        about: str,
+        *,
+        attempt: int = 1,
+        at: datetime | None = None,
+        traceparent: str | None = None,
+    ) -> list[Failure]:
+        """Have somebody told of a dead letter or an unknown delivery, where alerts are set up.
+        Best effort, once per attempt."""
+        if not self.alerts:
+            return []
+        task = Task(
+            id=keys.alert_task_id(about, attempt),
+            queue=self.default_queue,
+            function="console",
+            path="/alerts/send",
+            body={"about": about, "attempt": attempt},
+            at=at,
+            traceparent=traceparent,
+        )
+        return self.create_all([task])
+
+    def bury(self, letter_id: str, payload: Mapping[str, Any]) -> list[Failure]:
+        """A copy in the paused dead-letter queue, for whoever lists tasks there. By hand it is
+        void: its delivery has ended."""
+        return self.create_all([buried_task(letter_id, payload)])
+
+    def unbury(self, letter_id: str) -> Failure | None:
+        return self._delete(buried_task(letter_id, {}))
+
+    # queues
+
+    def info(self, queue: str) -> QueueInfo | None:
+        """How full a queue is, counted up to `COUNTED` tasks; None when there is no such queue."""
+        try:
+            found = self.client.get_queue(name=self._queue(queue), timeout=CALL_SECONDS, retry=None)
+            tasks = self._listed(queue)
+        except exceptions.NotFound:
+            return None
+        except exceptions.GoogleAPICallError as error:
+            raise _no_answer(error) from error
+        due = [task.schedule_time for task in tasks if task.schedule_time]
+        return QueueInfo(
+            name=queue,
+            state=tasks_v2.Queue.State(found.state).name.lower(),
+            depth=len(tasks),
+            counted_all=len(tasks) < COUNTED,
+            in_flight=sum(task.dispatch_count > task.response_count for task in tasks),
+            oldest_due_at=min(due, default=None),
+            most_per_second=found.rate_limits.max_dispatches_per_second,
+            most_at_once=found.rate_limits.max_concurrent_dispatches,
+        )
+
+    def _listed(self, queue: str) -> list[tasks_v2.Task]:
+        request = tasks_v2.ListTasksRequest(parent=self._queue(queue), page_size=1000)
+        pages = self.client.list_tasks(request=request, timeout=CALL_SECONDS, retry=None)
+        return list(itertools.islice(pages, COUNTED))
+
+    def queues(self) -> list[str]:
+        parent = f"projects/{self.project}/locations/{self.location}"
+        try:
+            found = self.client.list_queues(parent=parent, timeout=CALL_SECONDS, retry=None)
+            return sorted(queue.name.rpartition("/")[2] for queue in found)
+        except exceptions.GoogleAPICallError as error:
+            raise _no_answer(error) from error
+
+    def pause(self, queue: str) -> None:
+        self._order("pause_queue", queue)
+
+    def resume(self, queue: str) -> None:
+        self._order("resume_queue", queue)
+
+    def purge(self, queue: str) -> None:
+        self._order("purge_queue", queue)
+
+    def _order(self, method: str, queue: str) -> None:
+        try:
+            name = self._queue(queue)
+            getattr(self.client, method)(name=name, timeout=CALL_SECONDS, retry=None)
+        except exceptions.NotFound as error:
+            raise NotFoundError(f"There is no queue {queue!r}.") from error
+        except exceptions.GoogleAPICallError as error:
+            raise _no_answer(error) from error
 
     def _create(self, task: Task) -> Failure | None:
         parent, request = self._queue(task.queue), self._request(task)
@@ -165,6 +270,25 @@ def publish_task(wake: Wake) -> Task:
         at=wake.at,
         traceparent=wake.traceparent,
     )
+
+
+_PUBLISH_FIELDS = ("scheduledPostId", "platform", "accountId", "generation", "idempotencyKey")
+
+
+def buried_task(letter_id: str, payload: Mapping[str, Any]) -> Task:
+    """The copy of a dead letter's task, without what a person has corrected in the letter."""
+    return Task(
+        id=letter_id,
+        queue=DEAD_LETTER_QUEUE,
+        function="publish_post",
+        path="",
+        body={name: payload[name] for name in _PUBLISH_FIELDS if name in payload},
+    )
+
+
+def _no_answer(error: exceptions.GoogleAPICallError) -> UnavailableError:
+    message = f"Cloud Tasks does not answer as it should: {error.message}. Try again."
+    return UnavailableError(message, code="queue_down")
 
 
 def _connect(emulator_host: str | None) -> tasks_v2.CloudTasksClient:

@@ -6,7 +6,6 @@ addresses alone, and is connected to by the address that was checked. It is read
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import socket
 import tempfile
@@ -18,11 +17,11 @@ import httpx
 
 from shared.domain.failures import PermanentError, TransientError
 from shared.domain.media import MediaItem
+from shared.storage.signing import signing_credentials
 
 SIGNED_FOR = timedelta(hours=1)
 FETCH_BYTES = 100 * 1024 * 1024
 FETCH_SECONDS = 20.0
-SIGN_SECONDS = 5.0
 IN_MEMORY_BYTES = 8 * 1024 * 1024
 CHUNK_BYTES = 256 * 1024
 
@@ -47,7 +46,7 @@ class MediaStorage:
         if not item.uri.startswith("gs://"):
             return item.uri
         if self._signer is None:
-            self._signer = _signing_credentials()
+            self._signer = signing_credentials()
         url = self._blob(item).generate_signed_url(
             version="v4", expiration=SIGNED_FOR, method="GET", credentials=self._signer
         )
@@ -79,28 +78,6 @@ class MediaStorage:
 
             self._client = storage.Client()
         return self._client
-
-
-def _signing_credentials() -> Any:
-    """A key file's own key, or IAM's signature where the function runs without one: that costs a
-    round trip per URL, and `roles/iam.serviceAccountTokenCreator` for the account on itself."""
-    import google.auth
-    import google.auth.credentials
-    import google.auth.iam
-    import google.auth.transport.requests
-    from google.oauth2 import service_account
-
-    found: Any
-    found, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-    if isinstance(found, google.auth.credentials.Signing):
-        return found
-    request = google.auth.transport.requests.Request()
-    found.refresh(request)  # its e-mail is only "default" before
-    email = found.service_account_email
-    signer = google.auth.iam.Signer(functools.partial(request, timeout=SIGN_SECONDS), found, email)
-    return service_account.Credentials(
-        signer=signer, service_account_email=email, token_uri="https://oauth2.googleapis.com/token"
-    )
 
 
 def _fetch(item: MediaItem) -> IO[bytes]:

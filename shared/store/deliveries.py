@@ -124,8 +124,9 @@ class Deliveries:
     ) -> Change:
         """Put an attempt's result on record, trying until `ends_at` (monotonic seconds).
 
-        Raises `UnrecordedError` when the delivery has moved on, `UnavailableError` when Firestore
-        did not take it in time.
+        Raises `LeaseLostError` when the delivery has moved on and nothing is lost by that,
+        `UnrecordedError` when a post's id is, `UnavailableError` when Firestore did not take it
+        in time.
         """
         owner = held.log.owner or ""
         commit_id = fresh_id()
@@ -137,7 +138,7 @@ class Deliveries:
             else:
                 late = claims.late_answer(held.log, result, now=now, owner=owner)
                 if late is None:
-                    raise UnrecordedError
+                    raise UnrecordedError if _would_be_lost(held.log, result) else LeaseLostError
                 change = late
             written = change
             if self._try(held, change, commit_id) is not None:
@@ -268,6 +269,11 @@ class Deliveries:
         if len(written) > 1 and (written[1].transformed == 0 or _corrects(held.log, after)):
             finish_post(self._db, after.post_id)
         return Held(after, written[0].update_time, held.account)
+
+
+def _would_be_lost(log: PublishLog, result: claims.Result) -> bool:
+    """Of what a stale attempt brings, only the id of a post matters that is on no record."""
+    return isinstance(result, claims.Posted) and result.remote_id != log.remote_id
 
 
 def _corrects(before: PublishLog, after: PublishLog) -> bool:

@@ -102,10 +102,15 @@ class Firestore:
             self.clock.observe(found[0].read_time, sent=sent, received=received)
         return [by_path[ref.path] for ref in refs]
 
-    def query(self, query: BaseQuery) -> list[Snapshot]:
+    def query(self, query: BaseQuery, *, as_of: datetime | None = None) -> list[Snapshot]:
+        """`as_of`: everything as it was then, which may be an hour ago."""
         sent, found = self._bounded(
-            lambda: list(cast(Any, query.stream(retry=None, timeout=READ_SECONDS)))
+            lambda: list(
+                cast(Any, query.stream(retry=None, timeout=READ_SECONDS, read_time=as_of))
+            )
         )
+        if as_of is not None:
+            return found  # its read time is that one, not now
         if found and found[0].read_time is not None:
             self.clock.observe(found[0].read_time, sent=sent, received=datetime.now(UTC))
         return found
@@ -122,6 +127,32 @@ class Firestore:
                 time.sleep(0.05 + random.random() * 0.1)
         raise AssertionError("unreachable")
 
+    def count(self, query: BaseQuery) -> int:
+        """How many there are, for a read per thousand."""
+        counting: Any = query.count()  # type: ignore[no-untyped-call, unused-ignore]
+        _, found = self._bounded(lambda: counting.get(retry=None, timeout=READ_SECONDS))
+        return int(cast(Any, found)[0][0].value)
+
+    def remove(self, snapshots: Sequence[Snapshot]) -> int:
+        """Delete what is still as it was read; how many were. Not removed is found again."""
+        try:
+            return self._remove(snapshots)
+        except LostRaceError:
+            if len(snapshots) == 1:
+                return 0
+            middle = len(snapshots) // 2
+            return self.remove(snapshots[:middle]) + self.remove(snapshots[middle:])
+        except UncertainError:
+            return 0
+
+    def _remove(self, snapshots: Sequence[Snapshot]) -> int:
+        batch = self._client.batch()
+        for seen in snapshots:
+            as_read = self._client.write_option(last_update_time=seen.update_time)
+            batch.delete(seen.reference, option=as_read)
+        self._apply(batch)
+        return len(snapshots)
+
     def commit(self, writes: Iterable[Write]) -> list[Written]:
         """All or nothing, in one round trip."""
         batch = self._client.batch()
@@ -137,8 +168,11 @@ class Firestore:
                 batch.update(write.ref, write.data, option=option)
             else:
                 batch.update(write.ref, write.data)
+        return [_written(result) for result in self._apply(batch)]
+
+    def _apply(self, batch: firestore.WriteBatch) -> list[Any]:
         try:
-            results = batch.commit(retry=None, timeout=COMMIT_SECONDS)
+            return list(batch.commit(retry=None, timeout=COMMIT_SECONDS))
         except exceptions.InvalidArgument as error:
             sentence = "A record would be larger than the 1 MiB that the database takes."
             raise RefusedError([Problem("body", "too_large", sentence)]) from error
@@ -146,7 +180,6 @@ class Firestore:
             raise LostRaceError(str(error)) from error
         except _DOWN as error:
             raise UncertainError(str(error)) from error
-        return [_written(result) for result in results]
 
 
 def _written(result: Any) -> Written:

@@ -15,8 +15,7 @@ from shared.domain.failures import ConflictError, NotFoundError
 from shared.domain.markers import Answered, Keyed, Marker, Mismatch
 from shared.domain.media import MediaAsset
 from shared.domain.posts import PostStatus, ScheduledPost
-from shared.domain.records import SCHEMA_VERSION
-from shared.store import queries
+from shared.store import audit, queries
 from shared.store.deliveries import finish_post, parse, post_write, writes
 from shared.store.firestore import (
     Firestore,
@@ -110,11 +109,7 @@ class Posts:
             assets = _records(around[len(account_refs) :], MediaAsset)
             creation = decide(Surroundings(accounts, assets), now)
             batch = [self._marker_write(seen, keyed, creation.response, now)]
-            post_ref = self._db.ref("scheduledPosts", creation.post_id)
-            batch.append(Write(post_ref, creation.post.document(), create=True))
-            for log in creation.logs:
-                log_ref = self._db.ref("publishLogs", log.id)
-                batch.append(Write(log_ref, log.document(), create=True))
+            batch += creation_writes(self._db, creation)
             try:
                 self._db.commit(batch)
             except (LostRaceError, UncertainError):
@@ -160,7 +155,7 @@ class Posts:
         for _ in races():
             whole, guards, marker = self._whole(post_id, company_id, keyed, asset_ids)
             if with_letters:
-                whole = replace(whole, letters=self._letters(whole))
+                whole = replace(whole, letters=self._letters(whole, guards))
             if written is not None and _landed(written, whole, commit_id):
                 finish_post(self._db, post_id)
                 return Stored(written.response, tuple(c.log for c in written.changes))
@@ -170,7 +165,7 @@ class Posts:
                 if answered is not None:
                     return answered
             command = decide(whole, now)
-            batch = self._command_writes(whole, command, guards, commit_id, now)
+            batch = self.command_writes(whole, command, guards, commit_id, now)
             if keyed is not None and marker is not None:
                 batch.append(self._marker_write(marker, keyed, command.response, now))
             if not batch:
@@ -180,7 +175,11 @@ class Posts:
                 results = self._db.commit(batch)
             except (LostRaceError, UncertainError):
                 continue
-            if any(result.transformed == 0 for result in results):
+            corrects = any(
+                not change.log.is_open and not whole.logs[change.log.id].is_open
+                for change in command.changes
+            )
+            if corrects or any(result.transformed == 0 for result in results):
                 finish_post(self._db, post_id)
             return Stored(command.response, tuple(change.log for change in command.changes))
         raise AssertionError("unreachable")
@@ -202,8 +201,9 @@ class Posts:
         whole = Whole(post_id, post, logs, {}, assets)
         return whole, guards, found[-1] if keyed is not None else None
 
-    def _letters(self, whole: Whole) -> dict[str, DeadLetter]:
-        """The dead letters of the deliveries that have one, by delivery id."""
+    def _letters(self, whole: Whole, guards: dict[str, datetime]) -> dict[str, DeadLetter]:
+        """The dead letters of the deliveries that have one, by delivery id. A letter is closed only
+        as it was read: it may be corrected or thrown away meanwhile."""
         ids = {
             keys.dead_letter_id(name, log.generation): name
             for name, log in whole.logs.items()
@@ -213,9 +213,10 @@ class Posts:
             return {}
         found = self._db.read([self._db.ref("deadLetters", letter) for letter in ids])
         letters: dict[str, DeadLetter] = _records(found, DeadLetter)
+        guards |= {seen.id: seen.update_time for seen in found if seen.exists}
         return {ids[name]: letter for name, letter in letters.items()}
 
-    def _command_writes(
+    def command_writes(
         self,
         whole: Whole,
         command: Command,
@@ -228,8 +229,9 @@ class Posts:
         for change in command.changes:
             before = whole.logs[change.log.id]
             after = change.log.model_copy(update={"commit_id": commit_id})
-            stamped = Change(after, change.wakes, change.letter)
-            batch += writes(self._db, before, stamped, guards[after.id], tell_post=False)
+            stamped = replace(change, log=after)
+            written = writes(self._db, before, stamped, guards[after.id], tell_post=False)
+            batch += [_as_read(write, guards) for write in written]
             moves.append((before, after))
         if moves:
             told = post_write(self._db, moves, now)
@@ -237,14 +239,7 @@ class Posts:
             guard = guards[whole.post_id] if command.post else None
             batch.append(Write(told.ref, {**told.data, **command.post}, guard=guard))
         if command.audit is not None:
-            entry = {
-                **command.audit,
-                "at": now,
-                "createdAt": now,
-                "updatedAt": now,
-                "schemaVersion": SCHEMA_VERSION,
-            }
-            batch.append(Write(self._db.ref("auditLog", commit_id), entry, replace=True))
+            batch.append(audit.entry(self._db, commit_id, command.audit, now))
         return batch
 
     def _post(self, post_id: str, company_id: str) -> tuple[ScheduledPost, datetime]:
@@ -256,8 +251,8 @@ class Posts:
                 return post, seen.update_time
         raise NotFoundError(f"There is no post {post_id!r} of company {company_id!r}.")
 
-    def whole(self, post_id: str, company_id: str) -> Whole:
-        whole, _, _ = self._whole(post_id, company_id, None, ())
+    def whole(self, post_id: str, company_id: str, asset_ids: Sequence[str] = ()) -> Whole:
+        whole, _, _ = self._whole(post_id, company_id, None, asset_ids)
         return whole
 
     def deliveries(self, post_id: str) -> tuple[ScheduledPost, list[PublishLog]] | None:
@@ -310,8 +305,22 @@ class Posts:
         finish_post(self._db, post_id)
 
 
+def creation_writes(db: Firestore, creation: Creation) -> list[Write]:
+    """The post and its logs; none of them may exist."""
+    post = Write(db.ref("scheduledPosts", creation.post_id), creation.post.document(), create=True)
+    logs = (Write(db.ref("publishLogs", log.id), log.document(), create=True) for log in creation.logs)
+    return [post, *logs]
+
+
 def _landed(written: Command, whole: Whole, commit_id: str) -> bool:
     return any(whole.logs[change.log.id].commit_id == commit_id for change in written.changes)
+
+
+def _as_read(write: Write, guards: Mapping[str, datetime]) -> Write:
+    """A whole record that was read before is written only if it is still the same."""
+    if not write.replace or write.ref.id not in guards:
+        return write
+    return replace(write, replace=False, guard=guards[write.ref.id])
 
 
 def _records(found: Sequence[Snapshot], kind: Any) -> dict[str, Any]:

@@ -6,7 +6,9 @@ automatic indexes; equality with an order on another field needs a composite one
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from google.cloud.firestore_v1.base_query import BaseQuery, FieldFilter
@@ -16,13 +18,18 @@ from shared.store.firestore import Firestore
 
 @dataclass(frozen=True, slots=True)
 class Query:
+    """`optional`: equalities of which each call may ask for any; Firestore merges the composite
+    indexes of one field and the order each. `newest`: the order is descending."""
+
     collection: str
     equal: tuple[str, ...] = ()
     order: str | None = None
+    optional: tuple[str, ...] = ()
+    newest: bool = False
 
     @property
     def needs_composite(self) -> bool:
-        return bool(self.equal) and self.order is not None
+        return bool(self.equal or self.optional) and self.order is not None
 
 
 TO_SWEEP = Query("publishLogs", order="sweepAt")
@@ -32,6 +39,41 @@ STALE_POSTS = Query("scheduledPosts", equal=("open", "status"))
 POSTS = Query("scheduledPosts", equal=("companyId",), order="scheduledAt")
 POSTS_BY_STATUS = Query("scheduledPosts", equal=("companyId", "status"), order="scheduledAt")
 ACCOUNT_LETTERS = Query("deadLetters", equal=("accountId", "reason", "status"))
+PUBLISHED_BY_ACCOUNT = Query("publishLogs", equal=("accountId", "status"), order="publishedAt")
+ACCOUNTS = Query("socialAccounts")
+ACCOUNTS_OF_COMPANY = Query("socialAccounts", equal=("companyId",))
+ACCOUNTS_OF_PLATFORM = Query("socialAccounts", equal=("platform",))
+ACCOUNTS_OF_BOTH = Query("socialAccounts", equal=("companyId", "platform"))
+LOGS_OF_COMPANY = Query("publishLogs", equal=("companyId",))
+METRICS_OF_COMPANY = Query("postMetrics", equal=("companyId",))
+STALLED_BULK_JOBS = Query("bulkJobs", order="sweepAt")
+REFUSED_ROWS = Query("rows")  # below one of `bulkJobs`
+UNFINISHED_SYNCS = Query("analyticsSyncJobs", equal=("completedAt",), order="createdAt")
+PARTS = Query("parts", equal=("status",))  # below one of `analyticsSyncJobs`
+
+LETTERS = Query(
+    "deadLetters",
+    order="createdAt",
+    newest=True,
+    optional=("status", "companyId", "platform", "accountId", "reason"),
+)
+CLOSED_LETTERS = Query("deadLetters", equal=("status",), order="updatedAt")
+OPEN_LETTERS = Query("deadLetters", equal=("status",))
+IN_STATE = Query("publishLogs", equal=("status",), optional=("companyId", "platform", "accountId"))
+PAUSED = Query(
+    "publishLogs",
+    equal=("errorCode", "status"),
+    optional=("companyId", "platform", "accountId"),
+)
+LAST_SUCCESS = Query("publishLogs", equal=("platform", "status"), order="publishedAt", newest=True)
+AUDIT = Query("auditLog", order="at", newest=True, optional=("companyId", "by", "action"))
+JOBS = Query("scheduledJobs", order="createdAt", newest=True, optional=("status", "type"))
+JOBS_TO_SWEEP = Query("scheduledJobs", order="sweepAt")
+FINISHED_JOBS = Query("scheduledJobs", equal=("status",), order="completedAt")
+FINISHED_JOBS_OF_COMPANY = Query("scheduledJobs", equal=("companyId",), order="completedAt")
+AUDIT_OF_COMPANY = Query("auditLog", equal=("companyId",), order="at")
+EXPIRED_JOBS = Query("scheduledJobs", order="expireAt")
+EXPIRED_AUDIT = Query("auditLog", order="expireAt")
 
 QUERIES = (
     TO_SWEEP,
@@ -41,6 +83,31 @@ QUERIES = (
     POSTS,
     POSTS_BY_STATUS,
     ACCOUNT_LETTERS,
+    PUBLISHED_BY_ACCOUNT,
+    ACCOUNTS,
+    ACCOUNTS_OF_COMPANY,
+    ACCOUNTS_OF_PLATFORM,
+    ACCOUNTS_OF_BOTH,
+    LOGS_OF_COMPANY,
+    METRICS_OF_COMPANY,
+    STALLED_BULK_JOBS,
+    REFUSED_ROWS,
+    UNFINISHED_SYNCS,
+    PARTS,
+    LETTERS,
+    CLOSED_LETTERS,
+    OPEN_LETTERS,
+    IN_STATE,
+    PAUSED,
+    LAST_SUCCESS,
+    AUDIT,
+    JOBS,
+    JOBS_TO_SWEEP,
+    FINISHED_JOBS,
+    FINISHED_JOBS_OF_COMPANY,
+    AUDIT_OF_COMPANY,
+    EXPIRED_JOBS,
+    EXPIRED_AUDIT,
 )
 
 
@@ -61,5 +128,33 @@ def build(
     if until is not None and query.order is not None:
         built = built.where(filter=FieldFilter(query.order, "<=", until))
     if query.order is not None:
-        built = built.order_by(query.order)
+        built = built.order_by(query.order, direction="DESCENDING" if query.newest else "ASCENDING")
     return built.limit(limit)
+
+
+def page(
+    db: Firestore,
+    query: Query,
+    *values: Any,
+    optional: Mapping[str, Any],
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: tuple[datetime, str] | None = None,
+    limit: int,
+) -> BaseQuery:
+    """One page of what is asked for; `after` is the instant and id of the last one before it, of a
+    query without order the id alone counts."""
+    unknown = optional.keys() - set(query.optional)
+    assert not unknown, f"{unknown} has no index"
+    built = build(db, query, *values, since=since, until=until, limit=limit)
+    for field, value in optional.items():
+        built = built.where(filter=FieldFilter(field, "==", value))
+    direction = "DESCENDING" if query.newest else "ASCENDING"
+    built = built.order_by("__name__", direction=direction)
+    if after is None:
+        return built
+    at, last = after
+    place: dict[str, Any] = {"__name__": db.ref(query.collection, last)}
+    if query.order is not None:
+        place = {query.order: at, **place}
+    return built.start_after(place)

@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from google.cloud import firestore
 
 from shared.store.accounts import Accounts
+from shared.store.analytics import Analytics
+from shared.store.bulk import BulkJobs
 from shared.store.clock import Clock
 from shared.store.dead_letters import DeadLetters
 from shared.store.deliveries import Deliveries
 from shared.store.firestore import Firestore
+from shared.store.locks import Slots
 from shared.store.media_assets import MediaAssets
 from shared.store.posts import Posts
+
+if TYPE_CHECKING:
+    from shared.store.alerts import Alerts
+    from shared.store.audit import Audit
+    from shared.store.controls import Switches
+    from shared.store.oversight import Oversight
+    from shared.store.retention import Retention
+    from shared.store.scheduled_jobs import ScheduledJobs
 
 
 class Store:
     def __init__(self, *, project: str, database: str, clock: Clock) -> None:
         """Connects lazily; `FIRESTORE_EMULATOR_HOST` is the client library's own setting."""
         db = Firestore(firestore.Client(project=project, database=database), clock)
+        self._db = db
         self.clock = clock
         self.accounts = Accounts(db)
+        self.analytics = Analytics(db)
         self.dead_letters = DeadLetters(db)
         self.deliveries = Deliveries(db)
         self.media_assets = MediaAssets(db)
         self.posts = Posts(db)
+        self.bulk = BulkJobs(db, self.posts)
+        self.slots = Slots(db)
+
+    # What operators and maintenance alone ask for: a function that publishes never loads it.
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        from shared.store.alerts import Alerts
+
+        return Alerts(self._db)
+
+    @cached_property
+    def audit(self) -> Audit:
+        from shared.store.audit import Audit
+
+        return Audit(self._db)
+
+    @cached_property
+    def oversight(self) -> Oversight:
+        from shared.store.oversight import Oversight
+
+        return Oversight(self._db)
+
+    @cached_property
+    def retention(self) -> Retention:
+        from shared.store.retention import Retention
+
+        return Retention(self._db)
+
+    @cached_property
+    def scheduled_jobs(self) -> ScheduledJobs:
+        from shared.store.scheduled_jobs import ScheduledJobs
+
+        return ScheduledJobs(self._db)
+
+    @cached_property
+    def switches(self) -> Switches:
+        from shared.store.controls import Switches
+
+        return Switches(self._db)

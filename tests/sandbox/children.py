@@ -35,6 +35,10 @@ GUARD_LOOKS_EVERY = timedelta(seconds=1)
 # connections, so that no client's connection takes the port between our looking and its use.
 PORTS = range(20_000, 32_000)
 
+# A child becomes what it is to be only when the guard knows of it: killed before that, we leave a
+# shell behind that reads the end of its pipe and ends.
+GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
+
 _handed_out: set[int] = set()
 _ports_lock = threading.Lock()
 
@@ -148,6 +152,7 @@ class Children:
 
     def __init__(self) -> None:
         self._all: list[Child] = []
+        self._closed = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Children:
@@ -174,19 +179,22 @@ class Children:
 
         `env` is the child's whole environment; None hands ours on.
         """
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=env,
-            cwd=cwd,
-            start_new_session=True,
-        )
-        _guard.remember(process.pid)
-        child = Child(process, name, on_line)
         with self._lock:
+            if self._closed:
+                raise SandboxError(f"{name} is not started: everything is being stopped.")
+            process = subprocess.Popen(
+                [*GATE, *(str(part) for part in command)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+            _guard.remember(process.pid)
+            child = Child(process, name, on_line)
             self._all.append(child)
+            _open_gate(process)
         return child
 
     def running(self) -> list[Child]:
@@ -203,6 +211,21 @@ class Children:
             thread.start()
         for thread in stopping:
             thread.join()
+
+    def close(self) -> None:
+        """Kill every child now, and start none from now on, whichever thread is about to."""
+        with self._lock:
+            self._closed = True
+        for child in self.running():
+            child.signal(signal.SIGKILL, group=True)
+        for child in self.running():
+            child.wait(GRACE)
+
+
+def _open_gate(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # killed already
+        process.stdin.write(b"\n")
 
 
 def _kill_group(pgid: int) -> None:

@@ -20,6 +20,7 @@ class Clock:
         self._real = real
         self._lock = threading.Lock()
         self._offset = timedelta(0)
+        self._turns = [(datetime.min.replace(tzinfo=UTC), timedelta(0))]
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -32,10 +33,16 @@ class Clock:
         with self._lock:
             return self._real() + self._offset
 
+    def offset_at(self, instant: datetime) -> timedelta:
+        """The offset that held when the sandbox showed `instant`, which may lie turns back."""
+        with self._lock:
+            return next(offset for since, offset in reversed(self._turns) if since <= instant)
+
     def turn(self, by: timedelta) -> None:
         """Turn forward, or backward with a negative `by`."""
         with self._lock:
             self._offset += by
+            self._turns.append((self._real() + self._offset, self._offset))
         self._tell()
 
     def turn_to(self, instant: datetime) -> None:
@@ -44,12 +51,14 @@ class Clock:
             raise ValueError("turn_to() takes an aware datetime")
         with self._lock:
             self._offset = instant - self._real()
+            self._turns.append((instant, self._offset))
         self._tell()
 
     def reset(self) -> None:
         """Back to real time; listeners stay."""
         with self._lock:
             self._offset = timedelta(0)
+            self._turns = self._turns[:1]
         self._tell()
 
     def on_turn(self, callback: Callable[[], None]) -> Callable[[], None]:

@@ -29,7 +29,7 @@ JAR = Path("platform/cloud-firestore-emulator/cloud-firestore-emulator.jar")
 MAIN_CLASS = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
 FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")  # a third less time
 OLDEST_JAVA = 17
-PATIENCE = timedelta(seconds=10)
+PATIENCE = timedelta(seconds=20)  # it takes 2 s alone, and more beside other things that start
 PROBE = timedelta(seconds=2)
 POLL_SECONDS = 0.02
 PORTS_TRIED = 3
@@ -70,6 +70,11 @@ class FirestoreEmulator:
         self.start()
         return self
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, as far as we can see: a borrowed one is not ours to watch."""
+        return self.borrowed or (self._child is not None and self._child.alive)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -81,7 +86,7 @@ class FirestoreEmulator:
     def start(self) -> str:
         """Start it and wait until it answers; gives the address.
 
-        Raises `SandboxError`: within 2 s for what is missing, within 10 s for what does not start.
+        Raises `SandboxError`: within 2 s for what is missing, within 20 s for what does not start.
         """
         if self.borrowed:
             self._probe_borrowed()

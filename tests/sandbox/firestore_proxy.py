@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
@@ -34,6 +34,7 @@ from tests.sandbox.functions import Armed, Faults, Gate
 SERVICE = "/google.firestore.v1.Firestore/"
 AT_ONCE = 64  # calls of one door that may wait, be held or be in work
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER_SECONDS = 1e6  # what gRPC reports as remaining without a deadline is longer
 
 
@@ -78,6 +79,8 @@ METHODS: Mapping[str, Method] = {
 class Offset(Protocol):
     @property
     def offset(self) -> timedelta: ...
+
+    def offset_at(self, instant: datetime) -> timedelta: ...
 
 
 @dataclass(frozen=True)
@@ -141,9 +144,12 @@ class FirestoreProxy:
     `door(caller)` opens one more address, whose calls are counted under that name too. Faults are
     chosen by `method` (its short name, None for any), `when` (a predicate on the decoded request)
     and `times`; each gives an `Armed`, whose `hits` counts.
+
+    It may be started before there is an `upstream`: its doors are open then, and `connect` says
+    where calls go.
     """
 
-    def __init__(self, clock: Offset, upstream: str) -> None:
+    def __init__(self, clock: Offset, upstream: str = "") -> None:
         self.before: Faults[FirestoreCall] = Faults()
         self.after: Faults[FirestoreCall] = Faults()
         self._clock = clock
@@ -153,6 +159,7 @@ class FirestoreProxy:
         self._channel: grpc.Channel | None = None
         self._stubs: dict[str, Any] = {}
         self._doors: dict[str, tuple[grpc.Server, str]] = {}
+        self._started = False
 
     def __enter__(self) -> FirestoreProxy:
         self.start()
@@ -176,11 +183,16 @@ class FirestoreProxy:
         return {"FIRESTORE_EMULATOR_HOST": self.address}
 
     def start(self) -> str:
-        self._channel = grpc.insecure_channel(self._upstream, options=UNLIMITED)
+        self._started = True
+        if self._upstream:
+            self.connect(self._upstream)
+        return self.address
+
+    def connect(self, upstream: str) -> None:
+        self._channel = grpc.insecure_channel(upstream, options=UNLIMITED)
         for name, method in METHODS.items():
             make = self._channel.unary_stream if method.streams else self._channel.unary_unary
             self._stubs[name] = make(SERVICE + name)
-        return self.address
 
     def stop(self) -> None:
         """Close every door, breaking off what is in work; a second call does nothing."""
@@ -188,13 +200,14 @@ class FirestoreProxy:
         for stopped in stopping:
             stopped.wait(2)
         self._doors.clear()
+        self._started = False
         if self._channel is not None:
             self._channel.close()
             self._channel = None
 
     def door(self, caller: str) -> str:
         """The address at which the calls of `caller` are counted under its name."""
-        if self._channel is None:
+        if not self._started:
             raise SandboxError("This Firestore proxy is not started.")
         if caller not in self._doors:
             pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix=f"firestore {caller}")
@@ -333,14 +346,13 @@ class FirestoreProxy:
 
     def _outgoing(self, call: FirestoreCall) -> bytes:
         """The request; a read time in it is Firestore's again, no longer the sandbox's."""
-        offset = self._clock.offset
-        if not offset:
+        if not self._clock.offset:
             return call.raw
         request = METHODS[call.method].request.FromString(call.raw)
         holder: Any = request.options.read_only if call.method == "BeginTransaction" else request
         if "read_time" not in holder.DESCRIPTOR.fields_by_name or not holder.HasField("read_time"):
             return call.raw
-        _shift(holder.read_time, -offset)
+        _shift(holder.read_time, -self._clock.offset_at(_instant(holder.read_time)))
         return request.SerializeToString()
 
     def _incoming(self, call: FirestoreCall, raw: bytes) -> bytes:
@@ -518,6 +530,10 @@ def _pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
     context.set_trailing_metadata(list(error.trailing_metadata() or ()))
     context.abort(error.code(), error.details())
     raise AssertionError("abort() raises")
+
+
+def _instant(stamp: Timestamp) -> datetime:
+    return EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
 
 
 def _shift(instant: Timestamp, by: timedelta) -> None:

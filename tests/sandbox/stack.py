@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import tempfile
 import threading
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ import httpx
 from google.auth import jwt
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import firestore, tasks_v2
+from google.cloud.firestore_v1.services.firestore import FirestoreClient
 from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
 from google.protobuf.duration_pb2 import Duration
 
@@ -43,7 +46,9 @@ ROOT = Path(__file__).resolve().parents[2]
 TOPOLOGY = json.loads((ROOT / "terraform" / "topology.json").read_text())
 LOCATION = "europe-west1"
 BUCKET = "tendsocial-media"
-ROLES = ("tasks", "scheduler", "backend")
+WARM = ("publish_post", "schedule_post")  # started at once; the others at their first request
+PEOPLE = ("viewer", "operator", "admin")  # the console's callers
+ROLES = ("tasks", "scheduler", "backend", *PEOPLE)
 
 OnLine = Callable[[str, Mapping[str, Any]], None]  # function, its log line
 
@@ -75,7 +80,11 @@ class Stack:
         self._environment = dict(environment or {})
         self._stack = ExitStack()
         self._lock = threading.Lock()
+        self._worker_lost = ""
 
+        # One client: making one costs 50 ms, for TLS that nobody speaks here.
+        self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+        self._stack.callback(self._http.close)
         self.clock = Clock()
         self.children = Children()
         self.issuer = Issuer()
@@ -84,6 +93,7 @@ class Stack:
         self.storage = StorageServer(accounts=[self.key])
         self.tasks = CloudTasksServer(self.clock, self.issuer)
         self.platforms = PlatformServer(self.clock)
+        self.proxy = FirestoreProxy(self.clock)
         self.fronts: dict[str, Front] = {}
         self.processes: dict[str, list[FunctionProcess]] = {}
 
@@ -108,17 +118,18 @@ class Stack:
         on_stop = self._stack.callback
         on_stop(self.children.stop_all)
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tendsocial-")))
-        upstream = _Later(self.emulator.start)  # the JVM takes longest: it starts beside the rest
-        on_stop(self.emulator.stop)
-        for server in (self.issuer, self.storage, self.platforms, self.tasks):
+        # The JVM and the functions take longest: they start beside each other and beside the rest.
+        upstream = _Later(self.emulator.start)
+        for server in (self.issuer, self.storage, self.platforms, self.tasks, self.proxy):
             server.start()
             on_stop(server.stop)
         self.storage.make_bucket(BUCKET)
-        self._make_queues()
-        self.proxy = FirestoreProxy(self.clock, upstream.result())
-        self.proxy.start()
-        on_stop(self.proxy.stop)
         self._start_functions(folder)
+        self._make_queues()
+        self.proxy.connect(upstream.result())
+        warm = _Later(self._warm_up)
+        self._wait_for_functions()
+        warm.result()
         jobs = jobs_from(
             TOPOLOGY,
             {name: front.url for name, front in self.fronts.items()},
@@ -128,6 +139,8 @@ class Stack:
         self.scheduler = Scheduler(self.clock, self.issuer, jobs)
         self.scheduler.start(automatic=self._schedules)
         on_stop(self.scheduler.stop)
+        # Nothing is worth a graceful end: they are killed first, all at once.
+        on_stop(self.children.stop_all, timedelta(0))
 
     def stop(self) -> None:
         """End everything that was started; a second call does nothing."""
@@ -142,7 +155,9 @@ class Stack:
 
     def _start_functions(self, folder: Path) -> None:
         for name in TOPOLOGY["functions"]:
-            self.fronts[name] = Front([], verify=self._admit(name) if self._iam else None)
+            verify = self._admit(name) if self._iam else None
+            cold = None if name in WARM else partial(self._wake, name)
+            self.fronts[name] = Front([], verify=verify, cold=cold)
             self.fronts[name].start()
             self._stack.callback(self.fronts[name].stop)
         key_file = folder / "key.json"
@@ -153,13 +168,46 @@ class Stack:
             self.processes[name] = [
                 self._process(name, source) for _ in range(self._instances.get(name, 1))
             ]
-        everyone = [process for group in self.processes.values() for process in group]
-        for process in everyone:
+        for name in WARM:
+            for process in self.processes[name]:
+                process.start()
+
+    def _wait_for_functions(self) -> None:
+        for name in WARM:
+            self._serve(name)
+
+    def _wake(self, name: str) -> None:
+        for process in self.processes[name]:
             process.start()
-        for process in everyone:
+        self._serve(name)
+
+    def _serve(self, name: str) -> None:
+        for process in self.processes[name]:
             process.wait_until_ready()
-        for name, group in self.processes.items():
-            self.fronts[name].backends = [process.port for process in group]
+        self.fronts[name].backends = [process.port for process in self.processes[name]]
+
+    def _warm_up(self) -> str:
+        """The emulator's first read and first commit take a second, while its classes load."""
+        db = _direct(f"{self.project}-warm-up", self.emulator.address)
+        post, other = db.document("warm/up"), db.document("warm/too")
+        list(db.get_all([post, other]))
+        batch = db.batch()
+        batch.create(post, {"open": 2, "at": firestore.SERVER_TIMESTAMP, "of": [{}]})
+        written, *_ = batch.commit()
+        batch = db.batch()
+        batch.update(
+            post,
+            {"open": firestore.Increment(-1)},
+            option=db.write_option(last_update_time=written.update_time),
+        )
+        batch.set(other, {"open": 0})
+        batch.commit()
+        return ""
+
+    @property
+    def everyone(self) -> list[FunctionProcess]:
+        """Every instance that has been started."""
+        return [one for group in self.processes.values() for one in group if one.started]
 
     def _process(self, name: str, source: Path) -> FunctionProcess:
         return FunctionProcess(
@@ -184,6 +232,7 @@ class Stack:
             "TASKS_SERVICE_ACCOUNT": self.email("tasks"),
             "BACKEND_CALLERS": self.email("backend"),
             "SCHEDULER_CALLERS": self.email("scheduler"),
+            **{f"CONSOLE_{role.upper()}S": self.email(role) for role in PEOPLE},
             "TOKEN_KEYS": f"k1:{_TOKEN_KEY}",
             "MEDIA_BUCKET": BUCKET,
             "FIRESTORE_EMULATOR_HOST": self.proxy.door(name),
@@ -195,6 +244,15 @@ class Stack:
             **(signatures if self._iam else {}),
             **self._environment,
         }
+
+    def lost(self) -> str:
+        """Which process ended by itself, in words; empty while all are there."""
+        if not self.emulator.alive:
+            return "the Firestore emulator has ended by itself"
+        for process in self.everyone:
+            if not process.alive:
+                return f"{process.name} has ended by itself"
+        return self._worker_lost
 
     def reset(self) -> None:
         """A fresh world for the next test: no records, tasks, posts, faults; the time is now."""
@@ -215,7 +273,7 @@ class Stack:
             self.fronts[name].before.clear()
             self.fronts[name].after.clear()
             for process in group:
-                if not process.alive:
+                if process.started and not process.alive:
                     process.start().wait_until_ready()
 
     def _wipe(self) -> None:
@@ -261,11 +319,11 @@ class Stack:
     ) -> httpx.Response:
         url = self.fronts[function].url + path
         known = self.headers(function, role) | headers
-        return httpx.post(url, json=body, headers=known, timeout=60)
+        return self._http.post(url, json=body, headers=known)
 
     def get(self, function: str, path: str, role: str = "backend", **query: Any) -> httpx.Response:
         url = self.fronts[function].url + path
-        return httpx.get(url, params=query, headers=self.headers(function, role), timeout=60)
+        return self._http.get(url, params=query, headers=self.headers(function, role))
 
     @property
     def db(self) -> firestore.Client:
@@ -306,6 +364,8 @@ class Stack:
             time.sleep(0.02)
 
     def _hear(self, name: str, text: str) -> None:
+        if _WORKER_ENDED.search(text):
+            self._worker_lost = f"a worker of {name} has ended by itself"
         try:
             line = json.loads(text)
         except ValueError:
@@ -318,6 +378,8 @@ class Stack:
             self._on_line(name, line)
 
 
+# What gunicorn says of a worker that it did not end itself.
+_WORKER_ENDED = re.compile(r"Worker \(pid:\d+\) (was sent SIG(?!TERM)|exited with code)")
 _TOKEN_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 
 
@@ -364,7 +426,7 @@ def _direct(project: str, address: str) -> firestore.Client:
     """A client of the emulator itself, whatever the environment says."""
     client = firestore.Client(project=project, credentials=AnonymousCredentials())
     channel = grpc.insecure_channel(address)
-    client._firestore_api_internal = firestore.FirestoreClient(
+    client._firestore_api_internal = FirestoreClient(
         transport=FirestoreGrpcTransport(channel=channel)
     )
     client._emulator_host = address

@@ -56,6 +56,17 @@ def test_an_instant_without_a_time_zone_is_refused():
         stopped_clock().turn_to(datetime(2027, 1, 1))  # noqa: DTZ001
 
 
+def test_an_instant_of_an_earlier_turn_keeps_the_offset_it_was_shown_with():
+    clock = stopped_clock()
+    clock.turn(timedelta(hours=1))
+    then = clock.now()
+    clock.turn(timedelta(days=2))
+
+    assert clock.offset_at(then) == timedelta(hours=1)
+    assert clock.offset_at(then - timedelta(minutes=30)) == timedelta(0)
+    assert clock.offset_at(clock.now()) == timedelta(days=2, hours=1)
+
+
 def test_listeners_hear_every_turn_until_they_leave():
     clock = stopped_clock()
     heard = []

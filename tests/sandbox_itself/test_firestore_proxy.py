@@ -23,6 +23,9 @@ ONCE: dict[str, Any] = {"retry": None, "timeout": 5}
 class TurnedClock:
     offset: timedelta = field(default=timedelta(0))
 
+    def offset_at(self, instant: datetime) -> timedelta:
+        return self.offset
+
 
 @pytest.fixture(scope="module")
 def clock() -> TurnedClock:

@@ -53,6 +53,7 @@ class Dialect:
         self.tokens: dict[str, Token] = {}
         self.refresh_tokens: dict[str, str] = {}  # to the access token that it came with
         self.media: dict[str, Media] = {}
+        self.figures: dict[str, dict[str, int | float | None]] = {}  # by post, its own names
         self._serial = 0
 
     def make_routes(self) -> list[Route]:

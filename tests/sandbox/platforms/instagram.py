@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.sandbox.platforms import metrics
 from tests.sandbox.platforms.dialect import Dialect, Route, check_fields, content_type_of
 from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
 
@@ -61,6 +62,7 @@ class InstagramDialect(Dialect):
             Route("POST /v25.0/{user}/media", "create container", cls.create),
             Route("GET /v25.0/{user}/media", "find post", cls.find_posts),
             Route("POST /v25.0/{user}/media_publish", "publish container", cls.publish),
+            Route("GET /v25.0/{node}/insights", "read metrics", metrics.of_instagram),
             Route("GET /v25.0/{node}", "read post", cls.read),
             Route("GET /refresh_access_token", "refresh", cls.refresh),
         ]
@@ -112,7 +114,7 @@ class InstagramDialect(Dialect):
         message = "Error validating access token: the session is invalid."
         return self.failure(400, message, code=190, error_subcode=subcode)
 
-    def _no_such(self, node: str) -> Refused:
+    def no_such(self, node: str) -> Refused:
         message = f"Unsupported get request. Object with ID '{node}' does not exist"
         return Refused(self.failure(400, message, type="GraphMethodException", error_subcode=33))
 
@@ -121,7 +123,7 @@ class InstagramDialect(Dialect):
     def _user(self, received: Received) -> str:
         token, user = self.authorize(received), received.parts["user"]
         if user not in token.user_ids:
-            raise self._no_such(user)
+            raise self.no_such(user)
         return user
 
     def _object(self, received: Received, names: dict[str, Any], *required: str) -> dict[str, Any]:
@@ -257,7 +259,7 @@ class InstagramDialect(Dialect):
         for post in self.posts:
             if post.id == node and post.account in token.user_ids:
                 return Answer(200, _seen(post, wanted))
-        raise self._no_such(node)
+        raise self.no_such(node)
 
     def find_posts(self, received: Received) -> Answer:
         user, params = self._user(received), received.params

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
+from tests.sandbox.platforms import metrics
 from tests.sandbox.platforms.dialect import Dialect, Route, check_fields, content_type_of
 from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
 
@@ -53,6 +54,11 @@ class LinkedInDialect(Dialect):
             Route("POST /rest/posts", "create post", cls.create_post),
             Route("GET /rest/posts", "find post", cls.find_posts),
             Route("GET /rest/posts/{urn}", "read post", cls.read_post),
+            Route(
+                "GET /rest/organizationalEntityShareStatistics",
+                "read metrics",
+                metrics.of_linkedin,
+            ),
             Route("POST /oauth/v2/accessToken", "refresh", cls.refresh),
         ]
 
@@ -88,7 +94,7 @@ class LinkedInDialect(Dialect):
 
     # calls
 
-    def _begin(self, received: Received) -> Token:
+    def begin(self, received: Received) -> Token:
         if received.token is None:
             message = "Empty oauth2 access token"
             raise Refused(self.failure(401, message, code="EMPTY_TOKEN", serviceErrorCode=65600))
@@ -119,7 +125,7 @@ class LinkedInDialect(Dialect):
         raise Refused(self.failure(400, "Cannot parse the request body", code="MALFORMED"))
 
     def begin_upload(self, received: Received) -> Answer:
-        token = self._begin(received)
+        token = self.begin(received)
         body = self._body(received)
         wrong = check_fields(body, {"initializeUploadRequest": dict}, ("initializeUploadRequest",))
         if received.params != {"action": "initializeUpload"} or wrong:
@@ -148,7 +154,7 @@ class LinkedInDialect(Dialect):
         return Answer(201)
 
     def create_post(self, received: Received) -> Answer:
-        token = self._begin(received)
+        token = self.begin(received)
         body = self._body(received)
         required = ("author", "commentary", "visibility", "distribution", "lifecycleState")
         wrong = check_fields(body, POST_FIELDS, required)
@@ -251,7 +257,7 @@ class LinkedInDialect(Dialect):
     # reading back
 
     def find_posts(self, received: Received) -> Answer:
-        token = self._begin(received)
+        token = self.begin(received)
         if received.headers.get("x-restli-method") != "FINDER":
             raise Refused(self.failure(400, "X-RestLi-Method is missing", code="ILLEGAL_ARGUMENT"))
         query = dict(pair.split("=", 1) for pair in received.query.split("&"))
@@ -272,7 +278,7 @@ class LinkedInDialect(Dialect):
         return Answer(200, {"elements": own[start : start + count], "paging": paging})
 
     def read_post(self, received: Received) -> Answer:
-        token = self._begin(received)
+        token = self.begin(received)
         urn = unquote(received.parts["urn"])
         for post in self.posts:
             if post.id == urn and post.account in token.user_ids:

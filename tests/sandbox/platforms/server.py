@@ -140,6 +140,18 @@ class PlatformServer:
         wanted = [d for d in self._dialects.values() if platform in (None, d.name)]
         return sorted((p for d in wanted for p in tuple(d.posts)), key=lambda post: post.at)
 
+    def count(self, platform: str, post_id: str, **figures: float | None) -> None:
+        """What the platform tells of a post from now on, under its own names; None is a gap."""
+        dialect = self._dialects[platform]
+        with dialect.lock:
+            dialect.figures[post_id] = dialect.figures.get(post_id, {}) | figures
+
+    def delete(self, platform: str, post_id: str) -> None:
+        """Take a post down, as its author may."""
+        dialect = self._dialects[platform]
+        with dialect.lock:
+            dialect.posts = [post for post in dialect.posts if post.id != post_id]
+
     def calls(self, platform: str, call: str | None = None) -> list[Received]:
         """The requests to one platform, or those of one call."""
         with self._lock:

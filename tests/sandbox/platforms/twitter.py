@@ -16,6 +16,7 @@ from typing import Any
 
 from werkzeug.formparser import FormDataParser
 
+from tests.sandbox.platforms import metrics
 from tests.sandbox.platforms.dialect import Dialect, Route, check_fields, content_type_of
 from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
 
@@ -40,6 +41,7 @@ class TwitterDialect(Dialect):
 
     def clear(self) -> None:
         super().clear()
+        self.fields_name = "tweet.fields"  # "post.fields" from version 2.167 of the API
         self._owners: dict[str, tuple[str, datetime]] = {}  # media id to account, end
         self._chunks: dict[str, bytes] = {}
         self._polls: dict[str, int] = {}  # how often a GIF will still be in progress
@@ -48,6 +50,7 @@ class TwitterDialect(Dialect):
         cls = TwitterDialect
         return [
             Route("POST /2/tweets", "create post", cls.create_post),
+            Route("GET /2/tweets", "read metrics", metrics.of_x),
             Route("GET /2/users/{id}/tweets", "find post", cls.find_posts),
             Route("POST /2/media/upload", "upload", cls.upload),
             Route("GET /2/media/upload", "read media", cls.read_media),
@@ -88,8 +91,11 @@ class TwitterDialect(Dialect):
     def token_refused(self, token: Token | None) -> Answer:
         return self.failure(401, "Unauthorized")
 
-    def _invalid(self, message: str) -> Refused:
-        errors = [{"parameters": {}, "message": message}]
+    def invalid_parameter(self, name: str, message: str) -> Refused:
+        return self._invalid(message, {name: [""]})
+
+    def _invalid(self, message: str, parameters: dict[str, list[str]] | None = None) -> Refused:
+        errors = [{"parameters": parameters or {}, "message": message}]
         detail = "One or more parameters to your request was invalid."
         more = {"errors": errors, "type": f"{PROBLEMS}/invalid-request"}
         return Refused(self.failure(400, detail, **more))

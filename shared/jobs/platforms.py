@@ -1,0 +1,45 @@
+"""What each platform accepts, and what it promises when its answer is lost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+
+from shared.platforms.base import Exact, Guarantee, NoGuarantee, Platform, ReadBack, Windowed
+from shared.runtime import Runtime
+
+
+def listed(rt: Runtime) -> dict[str, Any]:
+    shown = [_shown(platform) for _, platform in sorted(rt.platforms.items())]
+    return {"success": True, "platforms": shown}
+
+
+def _shown(platform: Platform) -> dict[str, Any]:
+    limits = asdict(platform.limits) | {"media_types": dict(platform.limits.media_types)}
+    return {
+        "platform": platform.name,
+        "label": platform.label,
+        "limits": {to_camel(name): value for name, value in limits.items()},
+        "options": platform.options.model_json_schema(),
+        "guarantee": _guarantee(platform.guarantee),
+        "refreshesTokens": platform.refreshes,
+    }
+
+
+def _guarantee(guarantee: Guarantee) -> dict[str, Any]:
+    match guarantee:
+        case Exact():
+            return {"kind": "exact", "means": "The same call again creates nothing new."}
+        case Windowed(earliest, latest):
+            return {
+                "kind": "windowed",
+                "earliestSeconds": earliest.total_seconds(),
+                "latestSeconds": latest.total_seconds(),
+                "means": "The same call again is safe inside this window only.",
+            }
+        case ReadBack():
+            return {"kind": "readback", "means": "A lookup can prove that the post is there."}
+        case NoGuarantee():
+            return {"kind": "none", "means": "After a lost answer a person has to look."}

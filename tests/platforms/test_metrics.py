@@ -1,0 +1,294 @@
+"""What each platform tells of its posts, read through the real driver and held against the
+platforms' contracts."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from shared.domain.failures import (
+    AuthExpiredError,
+    PermanentError,
+    ThrottledError,
+    TransientError,
+)
+from shared.platforms.base import Delivery, MetricsQuery, Platform, Published, Reading, Unread
+from shared.platforms.instagram import Instagram
+from shared.platforms.linkedin import LinkedIn
+from shared.platforms.session import Collected
+from shared.platforms.twitter import Twitter
+from tests.platforms.contract import REFRESH_TOKEN, TOKEN, turn
+from tests.platforms.stage import Stage, item
+from tests.platforms.test_requests_match_contracts import CONTRACTS, faults
+
+USERS = {
+    "linkedin": "urn:li:organization:2414183",
+    "twitter": "2244994945",
+    "instagram": "17841400008460056",
+}
+
+
+class Desk:
+    """One account on one platform, its posts, and the question for their numbers."""
+
+    def __init__(self, stage: Stage, kind: type[Platform]) -> None:
+        self.stage, self.name = stage, kind.name
+        self.user_id = USERS[kind.name]
+        stage.server.add_account(kind.name, self.user_id, TOKEN, REFRESH_TOKEN)
+        self.platform = kind(stage.app(kind.name))
+
+    def publish(self, count: int = 1) -> list[str]:
+        """The ids of posts that are there."""
+        media = (item(1),) if self.name == "instagram" else ()
+        ids = []
+        for number in range(count):
+            delivery = Delivery(
+                f"d-{number}", "k", f"Post {number}", platform_user_id=self.user_id, media=media
+            )
+            published = self.stage.publish(self.platform, delivery, TOKEN)
+            assert isinstance(published, Published)
+            ids.append(published.remote_id)
+        self.stage.server.answers.clear()
+        return ids
+
+    def count(self, post_id: str, **figures: Any) -> None:
+        self.stage.server.count(self.name, post_id, **figures)
+
+    def ask(self, ids: list[str], token: str = TOKEN) -> Collected:
+        asked_at = self.stage.server.clock.now()
+        query = MetricsQuery(self.user_id, tuple(ids), asked_at)
+        ends_at = time.monotonic() + 10
+        return self.stage.driver.metrics(self.platform, query, token, ends_at=ends_at)
+
+    def told(self, ids: list[str]) -> dict[str, dict[str, Any] | str]:
+        """Each post's numbers without its gaps, or the code under which it is unread."""
+        collected = self.ask(ids)
+        assert collected.failure is None
+        return {name: plain(one) for name, one in collected.told.items()}
+
+    @property
+    def calls(self) -> int:
+        return len(self.stage.server.calls(self.name, "read metrics"))
+
+
+def plain(told: Reading | Unread) -> dict[str, Any] | str:
+    if isinstance(told, Unread):
+        return told.code
+    return {name: value for name, value in told.metrics.items() if value is not None}
+
+
+@pytest.fixture
+def x(stage: Stage) -> Desk:
+    return Desk(stage, Twitter)
+
+
+@pytest.fixture
+def linkedin(stage: Stage) -> Desk:
+    return Desk(stage, LinkedIn)
+
+
+@pytest.fixture
+def instagram(stage: Stage) -> Desk:
+    return Desk(stage, Instagram)
+
+
+@pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts")
+@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram])
+def test_every_question_and_answer_is_in_the_contract(stage: Stage, kind: type[Platform]) -> None:
+    desk = Desk(stage, kind)
+    first, second = desk.publish(2)
+    desk.count(first, likes=1, likeCount=1, like_count=1)
+
+    desk.ask([first, second])
+    desk.ask(["1" if kind is not LinkedIn else "urn:li:share:1", second])
+
+    assert len(stage.server.answers) >= 2
+    assert [fault for exchange in stage.server.answers for fault in faults(*exchange)] == []
+
+
+# X
+
+
+def test_x_tells_of_a_hundred_posts_in_one_call(x: Desk) -> None:
+    ids = x.publish(3)
+    x.count(ids[0], like_count=3, retweet_count=2, impression_count=70, url_link_clicks=5)
+
+    told = x.told(ids + [str(10**17 + n) for n in range(97)])
+
+    assert x.calls == 2  # those too old for private figures are asked for apart
+    assert told[ids[0]] == {
+        "impressions": 70,
+        "likes": 3,
+        "shares": 2,
+        "comments": 0,
+        "quotes": 0,
+        "saves": 0,
+        "clicks": 5,
+    }
+    assert told[str(10**17)] == "resource-not-found"
+    assert len(told) == 100
+
+
+def test_x_may_rename_its_fields(x: Desk) -> None:
+    [post_id] = x.publish()
+    x.count(post_id, retweet_count=4)
+    x.stage.server.twitter.fields_name = "post.fields"
+
+    told = x.told([post_id])
+
+    numbers = told[post_id]
+    assert isinstance(numbers, dict)
+    assert numbers["shares"] == 4
+
+
+def test_x_says_when_its_numbers_were_true(x: Desk) -> None:
+    ids = x.publish()
+
+    reading = x.ask(ids).told[ids[0]]
+
+    assert isinstance(reading, Reading)
+    assert reading.source_at is not None
+    assert abs(reading.source_at - x.stage.server.clock.now()) < timedelta(seconds=5)
+
+
+def test_x_tells_less_of_posts_older_than_a_month_and_still_tells_it(x: Desk) -> None:
+    old = x.publish()
+    x.count(old[0], like_count=9, url_link_clicks=5)
+    turn(x.stage, timedelta(days=40))
+    x.stage.server.add_account("twitter", x.user_id, "a-newer-token")
+
+    reading = x.ask(old, "a-newer-token").told[old[0]]
+
+    numbers = plain(reading)
+    assert isinstance(numbers, dict)
+    assert numbers["likes"] == 9
+    assert "clicks" not in numbers
+
+
+def test_an_id_that_x_cannot_read_costs_no_other_post(x: Desk) -> None:
+    ids = x.publish(5)
+
+    told = x.told([*ids[:2], "not-a-number", *ids[2:]])
+
+    assert told["not-a-number"] == "invalid-request"
+    assert all(isinstance(told[post_id], dict) for post_id in ids)
+
+
+# LinkedIn
+
+
+def test_linkedin_asks_for_shares_and_posts_in_their_own_lists(linkedin: Desk) -> None:
+    ids = linkedin.publish(2)
+    counts = {"impressionCount": 40, "uniqueImpressionsCount": 30, "likeCount": 3}
+    linkedin.count(ids[0], **counts, engagement=0.075)
+
+    told = linkedin.told(ids)
+
+    assert linkedin.calls == 1
+    assert told[ids[0]] == {"impressions": 40, "reach": 30, "likes": 3, "engagementRate": 0.075}
+    assert told[ids[1]] == {}  # left out: nothing is known of it, which is not zero
+
+
+def test_a_post_that_linkedin_refuses_costs_no_other_post(linkedin: Desk) -> None:
+    ids = linkedin.publish(4)
+    for post_id in ids:
+        linkedin.count(post_id, likeCount=1)
+    strangers = ["urn:li:share:1", "urn:li:ugcPost:2", "urn:li:comment:3"]
+
+    told = linkedin.told([*ids[:1], *strangers, *ids[1:]])
+
+    assert {told[urn] for urn in strangers} == {"ILLEGAL_ARGUMENT", "not_a_post"}
+    assert all(told[post_id] == {"likes": 1} for post_id in ids)
+
+
+def test_linkedin_members_figures_are_refused_with_a_reason(linkedin: Desk) -> None:
+    assert linkedin.platform.metrics_refusal("urn:li:person:1") == "member_metrics_closed"
+    assert linkedin.platform.metrics_refusal(USERS["linkedin"]) is None
+
+
+def test_a_missing_role_is_the_whole_accounts_failure(linkedin: Desk) -> None:
+    ids = linkedin.publish(3)
+    linkedin.user_id = "urn:li:organization:7"
+
+    collected = linkedin.ask(ids)
+
+    assert type(collected.failure) is PermanentError
+    assert linkedin.calls == 1
+
+
+# Instagram
+
+
+def test_instagram_is_asked_for_one_post_at_a_time(instagram: Desk) -> None:
+    ids = instagram.publish(3)
+    instagram.count(ids[0], views=12, likes=2, saved=1, total_interactions=3)
+    instagram.count(ids[1], viewers=0)
+
+    told = instagram.told([*ids, "1"])
+
+    assert instagram.calls == 4
+    assert told == {
+        ids[0]: {"views": 12, "likes": 2, "saves": 1, "engagements": 3},
+        ids[1]: {},  # "Not enough viewers": a gap
+        ids[2]: {},
+        "1": "ig_33",
+    }
+
+
+def test_a_post_that_instagram_has_trouble_with_costs_no_other_post(instagram: Desk) -> None:
+    ids = instagram.publish(4)
+    instagram.stage.server.misbehave(
+        "instagram",
+        "read metrics",
+        "error_before",
+        times=None,
+        when=lambda received: received.parts["node"] == ids[1],
+    )
+
+    told = instagram.told(ids)
+
+    assert told == {ids[0]: {}, ids[1]: "no_answer", ids[2]: {}, ids[3]: {}}
+
+
+def test_an_instagram_that_is_down_is_not_asked_for_every_post(instagram: Desk) -> None:
+    ids = instagram.publish(6)
+    instagram.stage.server.misbehave("instagram", "read metrics", "error_before", times=None)
+
+    collected = instagram.ask(ids)
+
+    assert isinstance(collected.failure, TransientError)
+    assert (collected.told, instagram.calls) == ({}, 3)
+
+
+# all of them
+
+
+@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram])
+def test_throttles_and_refused_tokens_end_the_reading(stage: Stage, kind: type[Platform]) -> None:
+    desk = Desk(stage, kind)
+    ids = desk.publish(2)
+
+    stage.server.misbehave(kind.name, "read metrics", "throttle")
+    throttled = desk.ask(ids)
+    stage.server.revoke(TOKEN)
+    refused = desk.ask(ids)
+
+    assert isinstance(throttled.failure, ThrottledError)
+    assert isinstance(refused.failure, AuthExpiredError)
+    assert TOKEN not in str(refused.failure)
+
+
+@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram])
+@pytest.mark.parametrize("trouble", ["garbage", "drop_before", "error_before"])
+def test_trouble_may_pass(stage: Stage, kind: type[Platform], trouble: Any) -> None:
+    desk = Desk(stage, kind)
+    ids = desk.publish()
+    stage.server.misbehave(kind.name, "read metrics", trouble)
+
+    collected = desk.ask(ids)
+
+    assert isinstance(collected.failure, TransientError)
+    assert collected.told == {}
