@@ -47,7 +47,8 @@ def files() -> dict[str, Path]:
 
 
 def header(target: str) -> str:
-    return f"# Made from pyproject.toml ({digest(target)}) by `make pins`: edit that file, not this.\n"
+    made = f"Made from pyproject.toml ({digest(target)}) by `make pins`"
+    return f"# {made}: edit that file, not this.\n"
 
 
 def compile_pins(target: str, constraints: Path | None, *, upgrade: bool) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import flask
 import functions_framework
 
-from shared.domain.redrives import Person
 from shared.edge import answers
 from shared.edge.answers import Answer
 from shared.edge.console_requests import (
@@ -36,6 +35,7 @@ from shared.edge.console_requests import (
     TriggerRequest,
     UnknownQuery,
     equal,
+    person,
 )
 from shared.edge.serve import (
     ADMIN,
@@ -61,10 +61,6 @@ from shared.jobs import (
 )
 from shared.jobs.redrive import Edit, Redrive, Where
 from shared.jobs.settle_unknown import Sighting
-
-
-def person(context: Context, why: str | None = None) -> Person:
-    return Person(context.caller.email, why)
 
 
 def where(body: LetterFilter, **more: Any) -> Where:

@@ -24,16 +24,14 @@ from typing import Any
 
 from pydantic import Field
 
-from shared.domain import leases, retries
+from shared.domain import keys, leases, retries
 from shared.domain.accounts import AccountStatus, SocialAccount
 from shared.domain.controls import Controls
 from shared.domain.records import Instant, Record, Value
 
 JOB_TYPE = "SYNC_ANALYTICS"
-QUEUE = "analytics"
 WINDOW = timedelta(days=90)  # of a sync without `startDate`: older posts hardly move any more
 FRESH = timedelta(hours=1)  # what was read so recently is not read again
-AFTER_PUBLISHING = timedelta(hours=1)
 THROTTLE_DEFAULT = timedelta(minutes=15)  # where the platform does not say when to come back
 GIVE_UP = timedelta(hours=24)  # of waiting: by then the next syncs have taken over
 SYNCS_KEPT = timedelta(days=30)
@@ -413,7 +411,7 @@ def _paused(seen: Seen, now: datetime) -> str | None:
         platform=part.platform,
         account_id=part.account_id,
         company_id=part.company_id,
-        queue=QUEUE,
+        queue=keys.ANALYTICS_QUEUE,
         now=now,
     )
     return "paused" if pause else None

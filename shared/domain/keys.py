@@ -7,11 +7,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 _RESERVED = re.compile(r"\.{1,2}|__.*__", re.DOTALL)
 _DOCUMENT_ID_BYTES = 1500
+ANALYTICS_QUEUE = "analytics"
 
 
 def is_document_id(text: str) -> bool:
@@ -68,9 +69,9 @@ def row_post_id(company_id: str, row_key: str) -> str:
     return "p" + _hash("row", company_id, row_key)
 
 
-def metrics_due_key(post_id: str, hour: datetime) -> str:
+def metrics_due_key(post_id: str, at: datetime) -> str:
     """The content sync that a publication asks for: one for all that a post does in an hour."""
-    return f"published-{post_id}-{hour.strftime('%Y-%m-%dT%HZ')}"
+    return f"published-{post_id}-{at.astimezone(UTC).strftime('%Y-%m-%dT%HZ')}"
 
 
 def snapshot_id(fetched_at: datetime) -> str:

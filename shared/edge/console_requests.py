@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from shared.domain.dead_letters import LetterStatus
+from shared.domain.redrives import Person
 from shared.domain.scheduled_jobs import JobStatus
 from shared.edge.bodies import Body, Id, Instant, Key, Options, Text
 from shared.edge.requests import MOST_MEDIA, SyncRequest
+from shared.edge.serve import Context
 
 MOST_IDS = 500
 MOST_DAYS = 3650
@@ -206,6 +208,11 @@ class AlertTask(Body):
 
 class JobTask(Body):
     job_id: Id
+
+
+def person(context: Context, why: str | None) -> Person:
+    """Who acts, as a verified identity says, and why."""
+    return Person(context.caller.email, why)
 
 
 def equal(body: Body, *names: str) -> dict[str, Any]:

@@ -15,12 +15,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from shared.domain import analytics, keys, retries
 from shared.domain.accounts import AccountStatus, pause_until
 from shared.domain.analytics import (
     Begun,
-    Decision,
+    Busy,
     Item,
     ItemFailure,
     Moved,
@@ -31,6 +32,7 @@ from shared.domain.analytics import (
     Replay,
     Results,
     Stale,
+    Void,
 )
 from shared.domain.failures import (
     MESSAGE_CHARS,
@@ -39,6 +41,7 @@ from shared.domain.failures import (
     PlatformError,
     ThrottledError,
     TransientError,
+    UnavailableError,
 )
 from shared.jobs import refresh, sync
 from shared.jobs.refresh import Wait
@@ -65,8 +68,9 @@ class Collecting:
     ends_at: float
 
 
-def run(task: Collecting, rt: Runtime) -> Decision:
-    """Read one account as far as this request can; what is on record for it then."""
+def run(task: Collecting, rt: Runtime) -> dict[str, Any]:
+    """Read one account as far as this request can; what is on record for it then. Raises
+    `UnavailableError` while another attempt at it is alive."""
     decision, held, all_ended = rt.store.analytics.begin(
         task.sync_id,
         task.account_id,
@@ -78,21 +82,35 @@ def run(task: Collecting, rt: Runtime) -> Decision:
         case Begun():
             assert held is not None
             part, all_ended = _Collection(held, rt, task.ends_at).run()
-            decision = Moved(part)
             _tell(part, rt)
         case Moved(part):
             _tell(part, rt)
             if part.code == "expired":
                 _expire(part, rt)
-        case Stale(part):
-            sync.create([_next_task(part)], rt)
-        case _:
+        case Replay(part) | Stale(part):
             pass
-    if isinstance(decision, Moved) and decision.part.is_open:
-        sync.create([_next_task(decision.part)], rt)
-    if all_ended and isinstance(decision, Moved | Replay):
+        case Busy():
+            raise UnavailableError("Another attempt is reading this account.", code="busy")
+        case Void():
+            return {"success": False, "void": True, "message": "no such sync"}
+    if part.is_open:
+        sync.create([_next_task(part)], rt)
+    if all_ended:
         sync.finish(task.sync_id, rt)
-    return decision
+    return _answer(part) | ({"alreadyProcessed": True} if isinstance(decision, Replay) else {})
+
+
+def _answer(part: Part) -> dict[str, Any]:
+    answer = {
+        "success": True,
+        "status": str(part.status),
+        "itemsProcessed": part.items_processed,
+        "itemsFailed": part.items_failed,
+        "itemsSkipped": part.items_skipped,
+        "code": part.code,
+        "nextRetryAt": part.due_at.isoformat() if part.is_open else None,
+    }
+    return {name: value for name, value in answer.items() if value is not None}
 
 
 def _expire(part: Part, rt: Runtime) -> None:

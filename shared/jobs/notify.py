@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from shared.config import SettingsError
 from shared.domain.deliveries import PublishLog, Status
+from shared.domain.failures import UnavailableError
 from shared.jobs.publish import tell_failed
 from shared.runtime import Runtime
 from shared.store.firestore import fresh_id
@@ -124,7 +124,8 @@ def _send(about: str, alert: Alert, rt: Runtime) -> str | None:
 
     settings = rt.environment.settings
     if not settings.alert_webhook_url or not settings.alert_webhook_secret:
-        raise SettingsError("ALERT_WEBHOOK_URL and ALERT_WEBHOOK_SECRET are needed together.")
+        message = "ALERT_WEBHOOK_URL and ALERT_WEBHOOK_SECRET are needed together."
+        raise UnavailableError(message, code="settings")
     body = json.dumps(alert.body, ensure_ascii=False, sort_keys=True).encode()
     timestamp = str(int(rt.now().timestamp()))
     headers = {

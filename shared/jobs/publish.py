@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from shared.domain import analytics, keys, leases
+from shared.domain import keys, leases
 from shared.domain.claims import (
     Begun,
     Busy,
@@ -36,11 +36,13 @@ from shared.jobs.refresh import Wait
 from shared.observability import Log, trace_of
 from shared.platforms.base import Delivery, Exact, Platform, Published
 from shared.platforms.session import Permit, Session, TooLateToSendError
-from shared.queue.tasks import Failure, Task
+from shared.queue.tasks import Failure, metrics_task
 from shared.runtime import Runtime
 from shared.security.tokens import UnsealError
 from shared.store.deliveries import Held, LeaseLostError, UnrecordedError
 from shared.store.firestore import fresh_id
+
+METRICS_AFTER = timedelta(hours=1)  # a post's first numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,8 @@ def after(change: Change, rt: Runtime, *, event: str) -> None:
     if change.wakes:
         wake(log, rt)
     if log.status is Status.SUCCESS:
-        tell_failed(rt.queue.create_all([_metrics_due(log, rt.now())]), rt)
+        due_at = rt.now() + METRICS_AFTER
+        tell_failed(rt.queue.create_all([metrics_task(log, due_at)]), rt)
     if change.letter is not None and change.letter.redriven_to is None:
         line.event("delivery.dead_lettered", severity="ERROR", **_about(log))
         _announce(log, rt)
@@ -245,27 +248,6 @@ def _announce(log: PublishLog, rt: Runtime) -> None:
 def wake(log: PublishLog, rt: Runtime) -> None:
     """Create the task on record. Not created is not lost: the sweep makes another one."""
     tell_failed(rt.queue.wake_all([log.wake()]), rt)
-
-
-def _metrics_due(log: PublishLog, now: datetime) -> Task:
-    """An hour after a publication its post's numbers are read: once for all of its deliveries that
-    end in the same hour. Not created is not lost: the next full sync reads them."""
-    at = now + analytics.AFTER_PUBLISHING
-    key = keys.metrics_due_key(log.post_id, at.astimezone(UTC))
-    return Task(
-        id=keys.sync_task_id(key, "plan", 1),
-        queue=analytics.QUEUE,
-        function="sync_analytics",
-        path="",
-        body={
-            "type": analytics.JOB_TYPE,
-            "companyId": log.company_id,
-            "contentIds": [log.post_id],
-            "idempotencyKey": key,
-        },
-        at=at,
-        traceparent=log.traceparent,
-    )
 
 
 def tell_failed(

@@ -12,7 +12,7 @@ twice: whoever is killed is followed by a delivery that reads the record and goe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from shared.domain import analytics, keys, slots
 from shared.domain.accounts import SocialAccount
 from shared.domain.analytics import AnalyticsSyncJob, Part, Plan, Scope, Sized
-from shared.domain.failures import UnavailableError
+from shared.domain.failures import BadRequestError, Problem, UnavailableError
 from shared.domain.markers import Keyed
 from shared.jobs import slots as slot_jobs
 from shared.observability import trace_of
@@ -39,11 +39,16 @@ QUIET = timedelta(minutes=15)  # a younger sync may well be running
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A sync as it is asked for. `call` is Scheduler's, where it is Scheduler who calls; such a
-    call needs no key. `ends_at` is the request's own deadline, monotonic."""
+    call needs no key. `asked` is the whole request, whose key may not be used for another one;
+    `ends_at` is the request's own deadline, monotonic."""
 
-    scope: Scope
+    company_id: str | None
+    platform: str | None
+    content_ids: tuple[str, ...]
+    start: datetime | None
+    force: bool
     key: str | None
-    fingerprint: str
+    asked: Mapping[str, Any]
     call: slots.Call | None
     by: str | None
     traceparent: str | None
@@ -52,6 +57,7 @@ class Wanted:
 
 def start(wanted: Wanted, rt: Runtime) -> dict[str, Any]:
     """Make the sync, or find it under its key, and plan it as far as this request can."""
+    _check(wanted, rt)
     opened = rt.store.analytics.open(
         lambda now: _asked(wanted, now), job=slots.SYNC_JOB if wanted.call else None
     )
@@ -62,20 +68,31 @@ def start(wanted: Wanted, rt: Runtime) -> dict[str, Any]:
         held = _plan(held, rt, wanted.ends_at)
     elif not held.plan.done:
         create([_plan_task(held)], rt)  # in its tasks' hands: the one on record has to exist
-    return _answer(opened.sync_id, held.plan) | (
-        {"alreadyProcessed": True} if opened.replayed else {}
-    )
+    replay = {"alreadyProcessed": True} if opened.replayed else {}
+    return _answer(opened.sync_id, held.plan) | replay
 
 
 def go_on(sync_id: str, hop: int, rt: Runtime, ends_at: float) -> dict[str, Any]:
     """A planner's task: go on where the hop before stopped."""
-    held = _planning(sync_id, rt)
+    held = rt.store.analytics.planning(sync_id)
+    if held is None:
+        return {"success": False, "void": True, "message": "no such sync"}
     if held.plan.done:
         return _answer(sync_id, held.plan) | {"alreadyProcessed": True}
     if hop != held.plan.hop:
         create([_plan_task(held)], rt)
         return _answer(sync_id, held.plan) | {"alreadyProcessed": True}
     return _answer(sync_id, _plan(held, rt, ends_at).plan)
+
+
+def _check(wanted: Wanted, rt: Runtime) -> None:
+    if wanted.platform is not None and wanted.platform not in rt.platforms:
+        known = ", ".join(sorted(rt.platforms))
+        sentence = f"{wanted.platform!r} is not one of {known}."
+        raise BadRequestError([Problem("platform", "platform_unknown", sentence)])
+    if wanted.key is None and wanted.call is None:
+        sentence = "An idempotencyKey is required."
+        raise BadRequestError([Problem("idempotencyKey", "missing", sentence)])
 
 
 def _asked(wanted: Wanted, now: datetime) -> Asked:
@@ -85,10 +102,17 @@ def _asked(wanted: Wanted, now: datetime) -> Asked:
     key = wanted.key
     if key is None:
         key = slots.key(slots.SYNC_JOB, slot) if slot else f"by-hand-{fresh_id()}"
-    company = wanted.scope.company_id or ""
+    fingerprint = keys.fingerprint(wanted.asked)
+    scope = Scope(
+        company_id=wanted.company_id,
+        platform=wanted.platform,
+        content_ids=wanted.content_ids,
+        start=wanted.start,
+        force=wanted.force,
+    )
     return Asked(
-        keyed=Keyed(analytics.JOB_TYPE, company, key, wanted.fingerprint),
-        scope=wanted.scope,
+        keyed=Keyed(analytics.JOB_TYPE, wanted.company_id or "", key, fingerprint),
+        scope=scope,
         slot=slot,
         by=wanted.by,
         traceparent=wanted.traceparent,
@@ -264,7 +288,7 @@ def _first_task(held: Planning, account_id: str) -> Task:
 def task(name: str, traceparent: str | None, body: dict[str, Any]) -> Task:
     return Task(
         id=name,
-        queue=analytics.QUEUE,
+        queue=keys.ANALYTICS_QUEUE,
         function="sync_analytics",
         path="",
         body=body,

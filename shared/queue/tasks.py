@@ -20,7 +20,7 @@ from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
 from shared.domain import keys
-from shared.domain.deliveries import Wake
+from shared.domain.deliveries import PublishLog, Wake
 from shared.domain.failures import NotFoundError, UnavailableError
 
 CALL_SECONDS = 4.0
@@ -289,6 +289,25 @@ def buried_task(letter_id: str, payload: Mapping[str, Any]) -> Task:
 def _no_answer(error: exceptions.GoogleAPICallError) -> UnavailableError:
     message = f"Cloud Tasks does not answer as it should: {error.message}. Try again."
     return UnavailableError(message, code="queue_down")
+
+
+def metrics_task(log: PublishLog, at: datetime) -> Task:
+    """A content sync of a post that was published: one for all of its deliveries whose first
+    numbers are due in the same hour. Not created is not lost: the next full sync reads them."""
+    key = keys.metrics_due_key(log.post_id, at)
+    return Task(
+        id=keys.sync_task_id(key, "plan", 1),
+        queue=keys.ANALYTICS_QUEUE,
+        function="sync_analytics",
+        path="",
+        body={
+            "companyId": log.company_id,
+            "contentIds": [log.post_id],
+            "idempotencyKey": key,
+        },
+        at=at,
+        traceparent=log.traceparent,
+    )
 
 
 def _connect(emulator_host: str | None) -> tasks_v2.CloudTasksClient:

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from google.cloud import firestore
 
 from shared.store.accounts import Accounts
-from shared.store.analytics import Analytics
 from shared.store.bulk import BulkJobs
 from shared.store.clock import Clock
 from shared.store.dead_letters import DeadLetters
 from shared.store.deliveries import Deliveries
 from shared.store.firestore import Firestore
-from shared.store.locks import Slots
 from shared.store.media_assets import MediaAssets
 from shared.store.posts import Posts
 
 if TYPE_CHECKING:
     from shared.store.alerts import Alerts
+    from shared.store.analytics import Analytics
     from shared.store.audit import Audit
     from shared.store.controls import Switches
+    from shared.store.locks import Slots
     from shared.store.oversight import Oversight
     from shared.store.retention import Retention
     from shared.store.scheduled_jobs import ScheduledJobs
@@ -34,21 +34,25 @@ class Store:
         self._db = db
         self.clock = clock
         self.accounts = Accounts(db)
-        self.analytics = Analytics(db)
         self.dead_letters = DeadLetters(db)
         self.deliveries = Deliveries(db)
         self.media_assets = MediaAssets(db)
         self.posts = Posts(db)
         self.bulk = BulkJobs(db, self.posts)
-        self.slots = Slots(db)
 
-    # What operators and maintenance alone ask for: a function that publishes never loads it.
+    # What one or two functions ask for: a function that publishes never loads it.
 
     @cached_property
     def alerts(self) -> Alerts:
         from shared.store.alerts import Alerts
 
         return Alerts(self._db)
+
+    @cached_property
+    def analytics(self) -> Analytics:
+        from shared.store.analytics import Analytics
+
+        return Analytics(self._db)
 
     @cached_property
     def audit(self) -> Audit:
@@ -73,6 +77,12 @@ class Store:
         from shared.store.scheduled_jobs import ScheduledJobs
 
         return ScheduledJobs(self._db)
+
+    @cached_property
+    def slots(self) -> Slots:
+        from shared.store.locks import Slots
+
+        return Slots(self._db)
 
     @cached_property
     def switches(self) -> Switches:

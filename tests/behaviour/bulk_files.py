@@ -30,6 +30,7 @@ class Bulk:
         self.world = world
         self.stack = world.stack
         self._numbers = itertools.count(1)
+        self.look("none")  # the function starts at its first request
 
     # asking
 

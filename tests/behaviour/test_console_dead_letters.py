@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,12 @@ def test_letters_are_listed_by_filter_and_page_and_inspected_with_evidence(
     elsewhere = console.refused(world.account("linkedin"))
     letters = [console.letter_of(post_id, twitter) for post_id in posts]
 
-    where = {"platform": "twitter", "status": "open", "accountId": twitter.id, "limit": 2}
+    where: dict[str, Any] = {
+        "platform": "twitter",
+        "status": "open",
+        "accountId": twitter.id,
+        "limit": 2,
+    }
     first = console.look("/sync/dead-letters", **where)
     last = console.look("/dead-letters", **where, cursor=first["nextCursor"])
     whole = console.look("/dead-letters/inspect", id=letters[0])

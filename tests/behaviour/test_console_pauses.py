@@ -143,7 +143,7 @@ def test_a_resume_that_dies_half_way_is_finished_by_the_sweep(console: Console) 
     assert died.status_code == 503
     assert swept["resumed"] == 1
     assert world.delivery(post_id, twitter)["status"] == "success"
-    assert console.stack.record("controls", "publish")["pauses"] == {}
+    assert console.stack.records("controls")["publish"]["pauses"] == {}
 
 
 def test_a_pause_of_what_is_not_there_is_refused(console: Console) -> None:

@@ -201,6 +201,14 @@ def test_a_platform_that_does_not_exist_is_a_400(world: World) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "platform_unknown")
 
 
+def test_a_task_of_a_sync_that_is_not_there_is_void(world: World) -> None:
+    bodies = [{"syncId": "s", "hop": 1}, {"syncId": "s", "accountId": "a", "hop": 1}]
+
+    answers = [world.stack.post("sync_analytics", "/", body, role="tasks") for body in bodies]
+
+    assert [(one.status_code, one.json()["void"]) for one in answers] == [(200, True)] * 2
+
+
 # trouble
 
 

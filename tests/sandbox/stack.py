@@ -14,7 +14,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -51,6 +51,11 @@ PEOPLE = ("viewer", "operator", "admin")  # the console's callers
 ROLES = ("tasks", "scheduler", "backend", *PEOPLE)
 
 OnLine = Callable[[str, Mapping[str, Any]], None]  # function, its log line
+
+
+def only(functions: Iterable[str]) -> dict[str, int]:
+    """`instances` that start these functions alone: the others answer 503."""
+    return {name: int(name in functions) for name in TOPOLOGY["functions"]}
 
 
 class Stack:
