@@ -46,7 +46,7 @@ class RefreshRefusal(Value):
 
 class SocialAccount(Record):
     """`socialAccounts/{accountId}`. `paused_until` is in epoch milliseconds, so that `Maximum`
-    can raise it without a read."""
+    can raise it without a read; so is `next_free_at`, where the account's backlog has come to."""
 
     company_id: str
     platform: str
@@ -60,6 +60,7 @@ class SocialAccount(Record):
     refreshable: bool = False
     refresh_refusal: RefreshRefusal | None = None
     paused_until: int = 0
+    next_free_at: int = 0
     limits: dict[str, Any] = Field(default_factory=dict)
     created_at: Instant
     updated_at: Instant

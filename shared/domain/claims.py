@@ -123,8 +123,9 @@ Outcome = Done | Replay | Busy | Void | Early
 Decision = Begun | Moved | Replay | Void | Busy | Early
 
 
-def begin(seen: Seen, knock: Knock, *, now: datetime, owner: str, exact: bool) -> Decision:
-    """What to do with a task that has arrived. `exact`: the platform's guarantee is `Exact`."""
+def begin(seen: Seen, knock: Knock, *, now: datetime, owner: str, looks: bool) -> Decision:
+    """What to do with a task that has arrived. `looks`: an unknown outcome on this account can be
+    looked into without a person."""
     log = seen.log
     if knock.generation is not None and knock.generation != log.generation:
         return Void("another generation")
@@ -137,7 +138,7 @@ def begin(seen: Seen, knock: Knock, *, now: datetime, owner: str, exact: bool) -
             return Busy(log.lease_ends_at or now)
         log = _crashed(log)
         if log.committing is not None:
-            return Moved(unknown(log, now, exact=exact, code="attempt_lost"))
+            return Moved(unknown(log, now, looks=looks, code="attempt_lost"))
     elif now < log.due_at - leases.EARLY:
         if knock.task_id == keys.task_id(log.id, log.generation, log.hop):
             # This very task is the one on record and is gone once we answer: it needs a successor.
@@ -147,7 +148,9 @@ def begin(seen: Seen, knock: Knock, *, now: datetime, owner: str, exact: bool) -
     held = _held_back(Seen(log, seen.account, seen.controls), now)
     if held is not None:
         return Moved(held)
-    return Begun(Change(_claimed(log, now, owner)))
+    slot = _slot(log, seen.account, now) if seen.account is not None else None
+    claimed = _claimed(log, now, owner)
+    return Begun(Change(claimed, next_free_at=slot.next_free_at if slot else None))
 
 
 def _leased(log: PublishLog, now: datetime) -> bool:
@@ -186,10 +189,34 @@ def _held_back(seen: Seen, now: datetime) -> Change | None:
     free_at = max(account_free_at(account, log), controls.throttled_until(log.platform))
     if free_at > now:
         return waiting(log, now, free_at, code="throttled")
+    slot = _slot(log, account, now)
+    if slot is not None and slot.starts_at > now:
+        change = waiting(log, now, slot.starts_at, code="spaced")
+        return replace(change, next_free_at=slot.next_free_at)
     if log.attempts_spent >= retries.policy(log.platform).attempts:
         message = f"No attempt of {log.attempts_spent} came to an end."
         return bury(log, now, Status.FAILED, code="attempts_exhausted", message=message)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A turn in one account's backlog, and where the one after it begins (epoch ms)."""
+
+    starts_at: datetime
+    next_free_at: int
+
+
+def _slot(log: PublishLog, account: SocialAccount, now: datetime) -> Slot | None:
+    """After an outage or a throttle one account's backlog goes out one by one: all at once would
+    be throttled again, and look like a machine. None: on time, or its turn has come."""
+    late = log.error_code == "throttled" or lateness(log, now) > leases.BACKLOG
+    if not late or log.error_code == "spaced" or log.reconciling:
+        return None
+    free_at = datetime.fromtimestamp(account.next_free_at / 1000, tz=now.tzinfo)
+    starts_at = max(now, free_at)
+    after = starts_at + retries.policy(log.platform).spacing
+    return Slot(starts_at, int(after.timestamp() * 1000))
 
 
 def account_free_at(account: SocialAccount, log: PublishLog) -> datetime:
@@ -199,7 +226,7 @@ def account_free_at(account: SocialAccount, log: PublishLog) -> datetime:
 
 def _paused(log: PublishLog, now: datetime, *, until: datetime | None) -> PublishLog:
     """No successor: a resume, or the sweep, wakes it. A pause may be taken away before its end."""
-    status = log.status if log.unsettled_since else Status.WAITING
+    status = Status.UNKNOWN if log.reconciling else Status.WAITING
     ends_at = min(until or log.latest_at, log.latest_at)
     look = min(ends_at, now + leases.PAUSE_LOOK)
     fields: dict[str, Any] = {"error_code": "paused", "next_retry_at": ends_at, "sweep_at": look}
@@ -208,7 +235,7 @@ def _paused(log: PublishLog, now: datetime, *, until: datetime | None) -> Publis
 
 def waiting(log: PublishLog, now: datetime, until: datetime, *, code: str, **about: Any) -> Change:
     """Throttled: come back then, without spending an attempt."""
-    status = Status.UNKNOWN if log.unsettled_since else Status.WAITING
+    status = Status.UNKNOWN if log.reconciling else Status.WAITING
     fields = {"status": status, "error_code": code, **about}
     return Change(hop_to(log, now, until, **fields), wakes=True)
 
@@ -301,7 +328,7 @@ def settle(
     *,
     now: datetime,
     jitter: float,
-    exact: bool,
+    looks: bool,
     taken: bool = False,
 ) -> Change:
     """What an attempt's result makes of its log. Total: every result leads to one change.
@@ -315,23 +342,23 @@ def settle(
         case Posted(found=False):
             return Change(_success(log, result, now))
         case Posted() if taken:
-            return unknown(log, now, exact=exact, code="evidence_taken")
+            return unknown(log, now, looks=looks, code="evidence_taken")
         case Posted():
-            return _by_evidence(log, result, now, exact=exact)
+            return _by_evidence(log, result, now, looks=looks)
         case InWork(state, check_after):
             unspent = {"attempts_spent": log.attempts_spent - 1, "state": dict(state)}
-            status = Status.UNKNOWN if log.unsettled_since else Status.ACCEPTED
+            status = Status.UNKNOWN if log.reconciling else Status.ACCEPTED
             at = now + check_after
             return Change(hop_to(log, now, at, status=status, **unspent), wakes=True)
         case DuplicateError() if log.unsettled_since is not None and not taken:
             found = Posted(result.remote_id, result.remote_url, result.published_at, True, None)
-            return _by_evidence(log, found, now, exact=exact)
+            return _by_evidence(log, found, now, looks=looks)
         case OutcomeUnknownError():
-            return unknown(log, now, exact=exact, code=result.code, message=result.message)
+            return unknown(log, now, looks=looks, code=result.code, message=result.message)
         case ThrottledError():
             return _throttled(log, result, now)
         case TransientError():
-            return _again(log, result, now, jitter=jitter, exact=exact)
+            return _again(log, result, now, jitter=jitter, looks=looks)
         case AuthExpiredError():
             message = "The platform refuses the account's token. Reconnect the account."
             return bury(log, now, Status.FAILED, code="auth_expired", message=message)
@@ -403,7 +430,7 @@ def _success(log: PublishLog, posted: Posted, now: datetime) -> PublishLog:
     )
 
 
-def _by_evidence(log: PublishLog, posted: Posted, now: datetime, *, exact: bool) -> Change:
+def _by_evidence(log: PublishLog, posted: Posted, now: datetime, *, looks: bool) -> Change:
     """A post that was found is ours only if we may have created it, and not before we tried."""
     since = log.unsettled_since
     too_old = (
@@ -412,18 +439,18 @@ def _by_evidence(log: PublishLog, posted: Posted, now: datetime, *, exact: bool)
         and posted.published_at < since - leases.EVIDENCE_SLACK
     )
     if since is None or too_old:
-        return unknown(log, now, exact=exact, code="evidence_too_old")
+        return unknown(log, now, looks=looks, code="evidence_too_old")
     return Change(_success(log, posted, now), by_evidence=True)
 
 
 def unknown(
-    log: PublishLog, now: datetime, *, exact: bool, code: str, message: str | None = None
+    log: PublishLog, now: datetime, *, looks: bool, code: str, message: str | None = None
 ) -> Change:
     """It may be there. Where repeating the same call is safe it is looked into by itself."""
     sentence = message or "The platform may have taken the post; no readable answer came."
     about: dict[str, Any] = {"error_code": code, "error_message": sentence}
     since = log.unsettled_since or now
-    look = retries.next_lookup(log.lookups, since, now) if exact else None
+    look = retries.next_lookup(log.lookups, since, now) if looks else None
     if look is None or now >= log.latest_at:
         return Change(ended(log, now, Status.UNKNOWN, **about))
     about |= {"lookups": log.lookups + 1, "attempts_spent": 0}
@@ -446,11 +473,11 @@ def _throttled(log: PublishLog, error: ThrottledError, now: datetime) -> Change:
 
 
 def _again(
-    log: PublishLog, error: TransientError, now: datetime, *, jitter: float, exact: bool
+    log: PublishLog, error: TransientError, now: datetime, *, jitter: float, looks: bool
 ) -> Change:
     about = {"error_code": error.code, "error_message": error.message}
-    if log.unsettled_since is not None:
-        return unknown(log, now, exact=exact, code=error.code, message=error.message)
+    if log.reconciling:
+        return unknown(log, now, looks=looks, code=error.code, message=error.message)
     policy = retries.policy(log.platform)
     if log.attempts_spent >= policy.attempts:
         return bury(log, now, Status.FAILED, code=error.code, message=error.message)
@@ -484,7 +511,7 @@ def late_answer(log: PublishLog, result: Result, *, now: datetime, owner: str) -
 # --- what nobody woke ----------------------------------------------------------------------------
 
 
-def sweep(seen: Seen, *, now: datetime, exact: bool) -> Change | None:
+def sweep(seen: Seen, *, now: datetime, looks: bool) -> Change | None:
     """What the sweep makes of a delivery that is still open after its grace; None: leave it."""
     log = seen.log
     if not log.is_open or log.sweep_at is None or now < log.sweep_at:
@@ -494,7 +521,7 @@ def sweep(seen: Seen, *, now: datetime, exact: bool) -> Change | None:
             return None
         log = _crashed(log)
         if log.committing is not None:
-            return unknown(log, now, exact=exact, code="attempt_lost")
+            return unknown(log, now, looks=looks, code="attempt_lost")
     held = _held_back(Seen(log, seen.account, seen.controls), now)
     if held is not None and (not held.wakes or held.log.status in ENDED):
         return held

@@ -157,6 +157,11 @@ class PublishLog(Record):
             return self.next_retry_at is not None
         return self.status not in ENDED
 
+    @property
+    def reconciling(self) -> bool:
+        """What happens now only looks into an earlier call; nothing new was ordered since."""
+        return self.unsettled_since is not None and self.lookups > 0
+
     def wake(self) -> Wake:
         """The task that the log has on record."""
         return Wake(
@@ -191,7 +196,8 @@ class Change:
 
     `wakes`: after the commit, create the task that the new log has on record. `letter` is written
     in the same commit; `pause_account` (epoch ms) raises the account's pause, `pause_platform` the
-    app-wide one. `by_evidence`: the commit also claims the remote id for this delivery.
+    app-wide one; `next_free_at` (epoch ms) hands the account's next slot on, guarded by the account
+    as it was read. `by_evidence`: the commit also claims the remote id for this delivery.
     """
 
     log: PublishLog
@@ -199,6 +205,7 @@ class Change:
     letter: DeadLetter | None = None
     pause_account: int | None = None
     pause_platform: int | None = None
+    next_free_at: int | None = None
     by_evidence: bool = False
 
 

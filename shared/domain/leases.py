@@ -18,6 +18,7 @@ HORIZON = timedelta(days=28)  # Cloud Tasks takes 30 days; the rest is slack for
 LATEST_AFTER = timedelta(hours=24)  # default of `latestAt`
 SWEEP_GRACE = timedelta(minutes=2)  # doubles with each hop that the sweep makes
 SWEEP_HOPS = 5
+BACKLOG = timedelta(minutes=2)  # what is later than this is one of many, and keeps its distance
 PAUSE_LOOK = timedelta(minutes=5)  # how soon the sweep sees that a pause was taken away
 MARKER_KEPT = timedelta(days=30)
 EVIDENCE_SLACK = timedelta(seconds=60)  # platforms' clocks against ours

@@ -13,10 +13,13 @@ class Policy:
     attempts: int = 4  # the first and three retries
     first_wait: timedelta = timedelta(seconds=5)
     longest_wait: timedelta = timedelta(minutes=10)
+    spacing: timedelta = timedelta(seconds=5)  # between the posts of one account's backlog
 
 
 DEFAULT = Policy()
-POLICIES: Mapping[str, Policy] = {}  # by platform; absent means DEFAULT
+POLICIES: Mapping[str, Policy] = {  # by platform; absent means DEFAULT
+    "twitter": Policy(spacing=timedelta(seconds=10)),  # 100 posts in 15 minutes for one user
+}
 
 # When an unknown outcome is looked into again, after the committing call. Platforms show posts
 # late; what half an hour has not settled, a person has to.

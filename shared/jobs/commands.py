@@ -325,6 +325,8 @@ def too_late(log: PublishLog) -> str:
 
 
 def _why_not(log: PublishLog) -> str:
+    if log.status is Status.UNKNOWN and log.next_retry_at is not None:
+        return f"It is being looked for by itself, next at {log.next_retry_at.isoformat()}."
     if log.status is Status.UNKNOWN:
         return (
             "It may be on the platform already. Look there; to send it again all the same, give "

@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from shared.domain import keys, leases
+from shared.domain.accounts import SocialAccount
 from shared.domain.claims import (
     Begun,
     Busy,
@@ -26,6 +28,7 @@ from shared.domain.deliveries import Change, PublishLog, Status
 from shared.domain.failures import (
     AuthExpiredError,
     BadRequestError,
+    OutcomeUnknownError,
     PermanentError,
     PlatformError,
     Problem,
@@ -34,7 +37,15 @@ from shared.domain.failures import (
 from shared.jobs import refresh
 from shared.jobs.refresh import Wait
 from shared.observability import Log, trace_of
-from shared.platforms.base import Delivery, Exact, Platform, Published
+from shared.platforms.base import (
+    Delivery,
+    Exact,
+    NoGuarantee,
+    Platform,
+    Published,
+    Windowed,
+)
+from shared.platforms.session import Outcome as Answered
 from shared.platforms.session import Permit, Session, TooLateToSendError
 from shared.queue.tasks import Failure, metrics_task
 from shared.runtime import Runtime
@@ -65,14 +76,13 @@ def run(task: Knocked, rt: Runtime) -> Outcome:
         known = ", ".join(sorted(rt.platforms))
         sentence = f"{task.platform!r} is not one of {known}."
         raise BadRequestError([Problem("platform", "platform_unknown", sentence)])
-    exact = isinstance(platform.guarantee, Exact)
     decision, held = rt.store.deliveries.begin(
         post_id=task.post_id,
         platform=task.platform,
         account_id=task.account_id,
         knock=Knock(generation=task.generation, task_id=task.task_id),
         owner=fresh_id(),
-        exact=exact,
+        looks=partial(looks_up, platform),
     )
     match decision:
         case Moved(change):
@@ -85,7 +95,7 @@ def run(task: Knocked, rt: Runtime) -> Outcome:
             return decision
         case Begun():
             assert held is not None
-            return _attempt(task, platform, held, rt, exact=exact)
+            return _attempt(task, platform, held, rt)
         case Void(reason, unknown=True):
             sentence = f"The post {task.post_id!r} has no such delivery."
             raise BadRequestError([Problem("scheduledPostId", "post_unknown", sentence)])
@@ -96,7 +106,7 @@ def run(task: Knocked, rt: Runtime) -> Outcome:
             return decision
 
 
-def _attempt(task: Knocked, platform: Platform, held: Held, rt: Runtime, *, exact: bool) -> Outcome:
+def _attempt(task: Knocked, platform: Platform, held: Held, rt: Runtime) -> Outcome:
     attempt = _Attempt(platform, held, rt, task.ends_at)
     log = _log(held.log, rt)
     log.event("publish.begun", **_about(held.log))
@@ -110,7 +120,7 @@ def _attempt(task: Knocked, platform: Platform, held: Held, rt: Runtime, *, exac
             attempt.held,
             answer,
             jitter=rt.jitter(),
-            exact=exact,
+            looks=looks_up(platform, held.account),
             ends_at=task.ends_at,
             snooze_until=result.until if isinstance(result, Wait) else None,
         )
@@ -175,7 +185,7 @@ class _Attempt:
         session = Session(
             mark_committing=self._mark, keep=self._keep, now=self._rt.now, ends_at=self._ends_at
         )
-        outcome = self._rt.driver.publish(self.platform, self._delivery(), token, session)
+        outcome = self._flow(token, session)
         value = outcome.value
         if isinstance(value, Published):
             return Posted(
@@ -186,6 +196,23 @@ class _Attempt:
                 raw=outcome.raw,
             )
         return InWork(value.state, value.check_after)
+
+    def _flow(self, token: str, session: Session) -> Answered:
+        """Publish; or, when an earlier call was never answered, look first whether it did."""
+        driver, delivery = self._rt.driver, self._delivery()
+        guarantee = self.platform.guarantee_for(delivery.platform_user_id)
+        since = delivery.unsettled_since
+        if since is None or not self.held.log.reconciling or isinstance(guarantee, Exact):
+            return driver.publish(self.platform, delivery, token, session)
+        try:
+            return driver.lookup(self.platform, delivery, token, session)
+        except OutcomeUnknownError:
+            age = self._rt.now() - since
+            if not isinstance(guarantee, Windowed):
+                raise
+            if not guarantee.earliest <= age <= guarantee.latest:
+                raise
+            return driver.publish(self.platform, delivery, token, session)
 
     def _delivery(self) -> Delivery:
         log, account = self.held.log, self.held.account
@@ -214,6 +241,13 @@ class _Attempt:
 
     def _keep(self, state: Mapping[str, Any]) -> None:
         self.held = self._rt.store.deliveries.keep(self.held, state)
+
+
+def looks_up(platform: Platform | None, account: SocialAccount | None) -> bool:
+    """Whether an unknown outcome on this account can be looked into without a person."""
+    if platform is None or account is None:
+        return False
+    return not isinstance(platform.guarantee_for(account.platform_user_id), NoGuarantee)
 
 
 def expire(held: Held, used_version: int, rt: Runtime) -> None:

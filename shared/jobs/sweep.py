@@ -6,13 +6,13 @@ Its cost follows what is wrong, not what exists: each query reads only what it w
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from shared.domain.deliveries import Change, PublishLog
 from shared.domain.failures import UnavailableError
 from shared.jobs import bulk, slots
-from shared.jobs.publish import after
-from shared.platforms.base import Exact
+from shared.jobs.publish import after, looks_up
 from shared.runtime import Runtime
 
 BATCH = 200
@@ -53,9 +53,9 @@ def run(rt: Runtime, ends_at: float) -> dict[str, Any]:
 
 def _sweep(log: PublishLog, rt: Runtime) -> Change | None:
     platform = rt.platforms.get(log.platform)
-    exact = platform is not None and isinstance(platform.guarantee, Exact)
+    looks = partial(looks_up, platform)
     try:
-        change = rt.store.deliveries.sweep(log.id, log.account_id, exact=exact)
+        change = rt.store.deliveries.sweep(log.id, log.account_id, looks=looks)
     except UnavailableError:
         return None  # the next sweep finds it again
     if change is not None:

@@ -338,7 +338,7 @@ class Platform:
         """Why the metrics of this kind of account cannot be read, as a code; None if they can."""
         return None
 
-    def guarantee_for(self, delivery: Delivery) -> Guarantee:
+    def guarantee_for(self, platform_user_id: str) -> Guarantee:
         """`guarantee`, where it depends on the kind of account."""
         return self.guarantee
 

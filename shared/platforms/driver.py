@@ -89,6 +89,24 @@ class Driver:
             except PlatformError as error:
                 raise _after_commit(error, committed) from error
 
+    def lookup(
+        self, platform: Platform, delivery: Delivery, token: str, session: Session
+    ) -> Outcome:
+        """The post that an unanswered call may have made. Raises `OutcomeUnknownError` when it is
+        not to be seen, which proves nothing."""
+        flow = platform.lookup(delivery, token)
+        answer: Any = None
+        while True:
+            try:
+                step = flow.send(answer)
+            except StopIteration as done:
+                return Outcome(_readable(done.value), None)
+            except (LookupError, ValueError, TypeError, AttributeError) as error:
+                raise _unreadable(platform, committed=False) from error
+            if isinstance(step, Call) and step.commits:
+                raise AssertionError(f"{platform.name}: a lookup must not create anything")
+            answer = self._step(platform, step, session)
+
     def refresh(self, platform: Platform, tokens: Tokens, *, ends_at: float) -> Grant:
         """New tokens. Raises `AuthExpiredError` when the refresh token itself is refused."""
         flow: RefreshFlow = platform.refresh(tokens)

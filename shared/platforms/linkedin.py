@@ -106,9 +106,9 @@ class LinkedIn(Platform):
     refreshes = True
     metrics_batch = 50  # the size of a list is not documented; this one makes a URL of 3,000 signs
 
-    def guarantee_for(self, delivery: Delivery) -> Guarantee:
+    def guarantee_for(self, platform_user_id: str) -> Guarantee:
         """An organization's posts can be read; r_member_social is closed to most apps."""
-        return ReadBack() if _is_organization(delivery.platform_user_id) else self.guarantee
+        return ReadBack() if _is_organization(platform_user_id) else self.guarantee
 
     # flows
 

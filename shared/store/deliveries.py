@@ -4,7 +4,7 @@ commit guarded by the log's update time. It is tried again from the read when it
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -30,6 +30,9 @@ from shared.store.firestore import (
     races,
 )
 
+# Whether an unknown outcome on this account can be looked into without a person.
+Looks = Callable[[SocialAccount | None], bool]
+
 
 class LeaseLostError(Exception):
     """Another attempt has taken over, or the lease has run out: this one must do nothing more."""
@@ -46,6 +49,7 @@ class Held:
     log: PublishLog
     update_time: datetime
     account: SocialAccount | None
+    account_update_time: datetime | None = None
 
 
 class Deliveries:
@@ -60,7 +64,7 @@ class Deliveries:
         account_id: str,
         knock: Knock,
         owner: str,
-        exact: bool,
+        looks: Looks,
     ) -> tuple[Decision, Held | None]:
         """Decide what a task may do, and claim the delivery if it may publish. The second value is
         what is held after the decision was written."""
@@ -74,7 +78,7 @@ class Deliveries:
             if written is not None and held.log.commit_id == commit_id:
                 return written, held
             now = self._db.clock.now()
-            decision = claims.begin(seen, knock, now=now, owner=owner, exact=exact)
+            decision = claims.begin(seen, knock, now=now, owner=owner, looks=looks(seen.account))
             if not isinstance(decision, Begun | Moved):
                 return decision, held
             written = decision
@@ -118,7 +122,7 @@ class Deliveries:
         result: claims.Result,
         *,
         jitter: float,
-        exact: bool,
+        looks: bool,
         ends_at: float,
         snooze_until: datetime | None = None,
     ) -> Change:
@@ -134,7 +138,7 @@ class Deliveries:
         while True:
             now = self._db.clock.now()
             if held.log.owner == owner:
-                change = self._settled(held.log, result, now, jitter, exact, snooze_until)
+                change = self._settled(held.log, result, now, jitter, looks, snooze_until)
             else:
                 late = claims.late_answer(held.log, result, now=now, owner=owner)
                 if late is None:
@@ -154,15 +158,15 @@ class Deliveries:
         result: claims.Result,
         now: datetime,
         jitter: float,
-        exact: bool,
+        looks: bool,
         snooze_until: datetime | None,
     ) -> Change:
         if snooze_until is not None:
             code = getattr(result, "code", "snoozed")
             return claims.snooze(log, now, snooze_until, code=code)
-        change = claims.settle(log, result, now=now, jitter=jitter, exact=exact)
+        change = claims.settle(log, result, now=now, jitter=jitter, looks=looks)
         if change.by_evidence and self._belongs_to_another(change.log):
-            return claims.settle(log, result, now=now, jitter=jitter, exact=exact, taken=True)
+            return claims.settle(log, result, now=now, jitter=jitter, looks=looks, taken=True)
         return change
 
     def _belongs_to_another(self, log: PublishLog) -> bool:
@@ -190,7 +194,7 @@ class Deliveries:
 
     # sweep and promote
 
-    def sweep(self, delivery: str, account_id: str, *, exact: bool) -> Change | None:
+    def sweep(self, delivery: str, account_id: str, *, looks: Looks) -> Change | None:
         """What the sweep makes of one delivery; None when there was nothing to do."""
         commit_id = fresh_id()
         written: Change | None = None
@@ -200,7 +204,7 @@ class Deliveries:
                 return None
             if written is not None and held.log.commit_id == commit_id:
                 return written
-            written = claims.sweep(seen, now=self._db.clock.now(), exact=exact)
+            written = claims.sweep(seen, now=self._db.clock.now(), looks=looks(seen.account))
             if written is None:
                 return None
             if self._try(held, written, commit_id) is not None:
@@ -254,21 +258,27 @@ class Deliveries:
             return None, None
         whose = SocialAccount.model_validate(account.to_dict()) if account.exists else None
         rules = Controls.model_validate(controls.to_dict()) if controls.exists else Controls()
-        held = Held(parse(log), log.update_time, whose)
+        held = Held(parse(log), log.update_time, whose, account.update_time)
         return held, Seen(held.log, whose, rules)
 
     def _try(self, held: Held, change: Change, commit_id: str) -> Held | None:
         """What is held after the change; None when the race was lost or the answer was."""
         after = change.log.model_copy(update={"commit_id": commit_id})
         try:
-            written = self._db.commit(
-                writes(self._db, held.log, replace(change, log=after), held.update_time)
-            )
+            batch = writes(self._db, held.log, replace(change, log=after), held.update_time)
+            if change.next_free_at is not None:
+                batch.append(self._slot_write(held, change.next_free_at))
+            written = self._db.commit(batch)
         except (LostRaceError, UncertainError):
             return None
         if len(written) > 1 and (written[1].transformed == 0 or _corrects(held.log, after)):
             finish_post(self._db, after.post_id)
         return Held(after, written[0].update_time, held.account)
+
+    def _slot_write(self, held: Held, next_free_at: int) -> Write:
+        """Two of a backlog must not take one slot: whoever read the account before loses."""
+        ref = self._db.ref("socialAccounts", held.log.account_id)
+        return Write(ref, {"nextFreeAt": next_free_at}, guard=held.account_update_time)
 
 
 def _would_be_lost(log: PublishLog, result: claims.Result) -> bool:

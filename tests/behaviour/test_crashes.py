@@ -20,31 +20,49 @@ def worker(world: World) -> Iterator[FunctionProcess]:
     front.backends = everyone
 
 
-def test_a_crash_after_the_platform_accepted_leaves_x_unknown_and_not_posted_again(
+def test_a_crash_after_the_platform_accepted_where_nothing_can_be_read_stays_unknown(
     world: World, worker: FunctionProcess
 ) -> None:
-    twitter = world.account("twitter")
+    account = world.account("linkedin")
     world.stack.platforms.misbehave(
-        "twitter", "create post", "hook", hook=lambda *_: worker.kill_worker()
+        "linkedin", "create post", "hook", hook=lambda *_: worker.kill_worker()
     )
 
-    post_id = world.schedule(twitter)
+    post_id = world.schedule(account)
     world.stack.settle()
-    held = world.delivery(post_id, twitter)
-    world.run_until(lambda: world.delivery(post_id, twitter)["status"] != "processing")
+    held = world.delivery(post_id, account)
+    world.run_until(lambda: world.delivery(post_id, account)["status"] != "processing")
     world.stack.turn(timedelta(hours=1))
     world.sweep()
 
-    delivery = world.delivery(post_id, twitter)
+    delivery = world.delivery(post_id, account)
     assert held["status"] == "processing"
     assert delivery["status"] == "unknown"
     assert delivery["errorCode"] == "attempt_lost"
     assert delivery["attempts"][0]["outcome"] == "crashed"
     assert delivery["evidence"]["committing"] == held["evidence"]["committing"]
-    assert len(world.stack.platforms.posts("twitter")) == 1
-    assert len(world.stack.platforms.calls("twitter", "create post")) == 1
+    assert len(world.stack.platforms.posts("linkedin")) == 1
+    assert len(world.stack.platforms.calls("linkedin", "create post")) == 1
     assert len(world.stack.events("delivery.unknown")) == 1
     assert world.letters() == []
+
+
+def test_a_crash_after_x_accepted_is_settled_by_looking(
+    world: World, worker: FunctionProcess
+) -> None:
+    account = world.account("twitter")
+    world.stack.platforms.misbehave(
+        "twitter", "create post", "hook", hook=lambda *_: worker.kill_worker()
+    )
+
+    post_id = world.schedule(account)
+    world.stack.settle()
+    world.run_until(lambda: world.delivery(post_id, account)["status"] == "success")
+
+    [post] = world.stack.platforms.posts("twitter")
+    assert world.delivery(post_id, account)["remoteId"] == post.id
+    assert len(world.stack.platforms.calls("twitter", "create post")) == 1
+    assert world.stack.events("delivery.unknown") == []
 
 
 def test_a_crash_after_instagram_accepted_is_settled_by_its_container(

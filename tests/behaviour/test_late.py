@@ -201,23 +201,23 @@ def test_a_late_answer_does_not_undo_what_a_person_has_ordered_since(
     world: World, two: Two
 ) -> None:
     """The id is told in the one place left: a line of the log that alerts read."""
-    twitter = world.account("twitter")
-    post_id = world.schedule(twitter)
-    answer = world.stack.platforms.misbehave("twitter", "create post", "hold", after=True)
-    frozen = two.begin(post_id, twitter)
+    account = world.account("linkedin")
+    post_id = world.schedule(account)
+    answer = world.stack.platforms.misbehave("linkedin", "create post", "hold", after=True)
+    frozen = two.begin(post_id, account)
     answer.wait_until_held()
     world.stack.clock.turn(LEASE)
-    two.deliver(post_id, twitter)
+    two.deliver(post_id, account)
     world.retry(
-        post_id, twitter, content="Once more", acceptDuplicateRisk=True, reason="It is not there"
+        post_id, account, content="Once more", acceptDuplicateRisk=True, reason="It is not there"
     )
 
     answer.release()
     woken = frozen.result()
-    second = two.deliver(post_id, twitter)
+    second = two.deliver(post_id, account)
 
-    first_post, second_post = world.stack.platforms.posts("twitter")
-    assert world.delivery(post_id, twitter)["remoteId"] == second_post.id
+    first_post, second_post = world.stack.platforms.posts("linkedin")
+    assert world.delivery(post_id, account)["remoteId"] == second_post.id
     assert second.json()["result"] == second_post.id
     assert woken.status_code == 503
     [line] = world.stack.events("publish.unrecorded")

@@ -118,7 +118,7 @@ def test_one_trace_runs_through_a_post_and_no_line_tells_text_or_token(world: Wo
     platforms = world.stack.platforms
     platforms.misbehave("linkedin", "begin upload", "error_before", times=1)
     platforms.misbehave("instagram", "create container", "error_before", times=4)
-    platforms.misbehave("twitter", "create post", "error_after", status=502)
+    platforms.misbehave("linkedin", "create post", "error_after", status=502)
     order = world.order((linkedin, twitter, instagram), content=text, mediaAssetIds=[world.image()])
 
     scheduled = world.stack.post(

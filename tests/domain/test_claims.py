@@ -101,7 +101,7 @@ def test_an_account_may_hold_its_deliveries_back(account: dict[str, Any], expect
 def test_an_account_that_is_gone_fails_its_deliveries() -> None:
     seen = Seen(a_log(), None, Controls())
 
-    decision = claims.begin(seen, Knock(), now=NOW, owner="me", exact=False)
+    decision = claims.begin(seen, Knock(), now=NOW, owner="me", looks=False)
 
     assert told(decision) == "failed: account_disconnected + letter"
 
@@ -155,7 +155,7 @@ def test_a_lease_that_ran_out_with_a_committing_mark_is_unknown() -> None:
 def test_where_repeating_is_safe_such_an_unknown_is_looked_into_by_itself() -> None:
     log = a_running_log(lease_ends_at=NOW, committing=a_mark(), unsettled_since=NOW - MINUTE)
 
-    decision = begin(log, exact=True)
+    decision = begin(log, looks=True)
 
     assert told(decision) == "unknown: attempt_lost + task"
     assert isinstance(decision, Moved)
@@ -287,7 +287,8 @@ SETTLED = [
 @pytest.mark.parametrize(("result", "fresh", "unsettled"), SETTLED)
 def test_every_result_leads_to_one_change(result: Result, fresh: str, unsettled: str) -> None:
     new = a_running_log()
-    old = a_running_log(committing=a_mark(owner="another", at=OURS), unsettled_since=OURS)
+    mark = a_mark(owner="another", at=OURS)
+    old = a_running_log(committing=mark, unsettled_since=OURS, lookups=1)
 
     assert shown(settle(new, result)) == fresh
     assert shown(settle(old, result)) == unsettled
@@ -326,7 +327,7 @@ def test_a_found_post_counts_if_it_is_not_older_than_our_call_and_nobody_elses(
     taken = found.pop("taken", False)
     post = Posted("42", None, found.get("published_at", NOW), found=True, raw=None)
 
-    change = claims.settle(log, post, now=NOW, jitter=0, exact=False, taken=taken)
+    change = claims.settle(log, post, now=NOW, jitter=0, looks=False, taken=taken)
 
     assert shown(change) == expected
 
@@ -439,7 +440,7 @@ def test_a_late_refusal_says_nothing_of_an_earlier_call() -> None:
 def test_the_sweep_makes_a_new_hop_or_an_end(read: dict[str, Any], expected: str | None) -> None:
     log = a_log(**({"sweep_at": NOW} | read))
 
-    change = claims.sweep(Seen(log, an_account(), Controls()), now=NOW, exact=False)
+    change = claims.sweep(Seen(log, an_account(), Controls()), now=NOW, looks=False)
 
     assert (shown(change) if change else None) == expected
 
@@ -447,7 +448,7 @@ def test_the_sweep_makes_a_new_hop_or_an_end(read: dict[str, Any], expected: str
 def test_the_sweep_takes_a_lease_that_ran_out_with_a_mark_for_unknown() -> None:
     log = a_running_log(lease_ends_at=NOW, committing=a_mark(), sweep_at=NOW)
 
-    change = claims.sweep(Seen(log, an_account(), Controls()), now=NOW, exact=False)
+    change = claims.sweep(Seen(log, an_account(), Controls()), now=NOW, looks=False)
 
     assert change is not None
     assert shown(change) == "unknown: attempt_lost"
@@ -456,7 +457,7 @@ def test_the_sweep_takes_a_lease_that_ran_out_with_a_mark_for_unknown() -> None:
 def test_the_grace_doubles_with_each_hop_that_the_sweep_makes() -> None:
     log = a_log(sweep_at=NOW, sweep_hops=2)
 
-    change = claims.sweep(Seen(log, an_account(), Controls()), now=NOW, exact=False)
+    change = claims.sweep(Seen(log, an_account(), Controls()), now=NOW, looks=False)
 
     assert change is not None
     assert change.log.sweep_hops == 3
@@ -467,7 +468,7 @@ def test_the_sweep_makes_no_hop_while_its_scope_is_paused() -> None:
     log = a_log(sweep_at=NOW)
     paused = some_controls(pauses={"x": ("platform", "twitter", None)})
 
-    change = claims.sweep(Seen(log, an_account(), paused), now=NOW, exact=False)
+    change = claims.sweep(Seen(log, an_account(), paused), now=NOW, looks=False)
 
     assert change is not None
     assert shown(change) == "waiting: paused"
@@ -554,14 +555,14 @@ def begin(
     account: SocialAccount | None = None,
     controls: Controls | None = None,
     owner: str = "me",
-    exact: bool = False,
+    looks: bool = False,
 ) -> Decision:
     seen = Seen(log, account or an_account(), controls or Controls())
-    return claims.begin(seen, knock or Knock(), now=NOW, owner=owner, exact=exact)
+    return claims.begin(seen, knock or Knock(), now=NOW, owner=owner, looks=looks)
 
 
 def settle(log: PublishLog, result: Result) -> Change:
-    return claims.settle(log, result, now=NOW, jitter=0.5, exact=False)
+    return claims.settle(log, result, now=NOW, jitter=0.5, looks=False)
 
 
 def told(decision: Decision) -> str:

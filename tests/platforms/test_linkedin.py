@@ -213,8 +213,8 @@ class TestLinkedIn(RefreshesAsClient):
     def test_only_an_organizations_posts_can_be_read_back(self) -> None:
         linkedin = LinkedIn()
 
-        assert linkedin.guarantee_for(self.delivery()) == ReadBack()
-        assert linkedin.guarantee_for(self.delivery(platform_user_id=MEMBER)) == NoGuarantee()
+        assert linkedin.guarantee_for(ORGANIZATION) == ReadBack()
+        assert linkedin.guarantee_for(MEMBER) == NoGuarantee()
 
     def test_a_post_whose_answer_was_lost_is_found(self, stage: Stage, platform: Platform) -> None:
         since = stage.server.clock.now()

@@ -36,7 +36,7 @@ class Desk:
             account_id=self.account.id,
             knock=Knock(),
             owner=owner,
-            exact=False,
+            looks=lambda account: False,
         )
         assert isinstance(decision, Begun), decision
         assert held is not None
@@ -44,7 +44,7 @@ class Desk:
 
     def settle(self, held: Held, result: Any = POSTED, *, within: float = 10) -> Any:
         ends_at = time.monotonic() + within
-        return self.store.deliveries.settle(held, result, jitter=0, exact=False, ends_at=ends_at)
+        return self.store.deliveries.settle(held, result, jitter=0, looks=False, ends_at=ends_at)
 
     def mark(self, held: Held) -> Held:
         return self.store.deliveries.mark_committing(held, request_hash="h")
@@ -213,7 +213,7 @@ def test_a_sweep_whose_answer_is_lost_makes_one_hop(desk: Desk) -> None:
     desk.world.stack.proxy.lose_answer("Commit")
     [overdue] = desk.store.deliveries.overdue(10)
 
-    change = desk.store.deliveries.sweep(overdue.id, overdue.account_id, exact=False)
+    change = desk.store.deliveries.sweep(overdue.id, overdue.account_id, looks=lambda account: False)
 
     assert change is not None
     assert (change.wakes, change.log.hop) == (True, 2)

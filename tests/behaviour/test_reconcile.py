@@ -1,0 +1,117 @@
+"""An unanswered call is looked into: found is success, not found is never sent again by itself."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tests.world import World
+
+ORGANIZATION = "urn:li:organization:77"
+
+
+@pytest.mark.parametrize(("platform", "user_id"), [("twitter", None), ("linkedin", ORGANIZATION)])
+@pytest.mark.parametrize("lost", ["drop_after", "error_after", "garbage", "no_id"])
+def test_a_post_that_was_taken_and_not_answered_is_found(
+    world: World, platform: str, user_id: str | None, lost: str
+) -> None:
+    account = world.account(platform, user_id=user_id)
+    world.stack.platforms.misbehave(platform, "create post", lost)
+
+    post_id = world.schedule(account)
+    world.stack.settle()
+    before = world.delivery(post_id, account)
+    world.run_until(lambda: world.delivery(post_id, account)["status"] == "success")
+
+    assert before["status"] == "unknown"
+    [post] = world.stack.platforms.posts(platform)
+    after = world.delivery(post_id, account)
+    assert after["remoteId"] == post.id
+    assert world.status(post_id)["status"] == "published"
+    [owner] = world.stack.records("remoteIds").values()
+    assert owner["deliveryId"] == after["deliveryId"]
+
+
+def test_a_post_that_was_never_taken_stays_unknown_and_is_not_sent_again(world: World) -> None:
+    account = world.account("twitter")
+    world.stack.platforms.misbehave("twitter", "create post", "error_before", status=502)
+
+    post_id = world.schedule(account)
+    closed = world.stack.events("delivery.unknown")
+    for _ in range(40):
+        world.stack.turn(timedelta(minutes=1))
+
+    delivery = world.delivery(post_id, account)
+    assert closed == []
+    assert delivery["status"] == "unknown"
+    assert delivery["nextRetryAt"] is None
+    assert len(world.stack.platforms.calls("twitter", "create post")) == 1
+    assert len(world.stack.platforms.calls("twitter", "find post")) == 7
+    assert [a["code"] for a in delivery["attempts"][1:]] == ["not_found"] * 7
+    assert len(world.stack.events("delivery.unknown")) == 1
+    assert world.status(post_id)["status"] == "failed"
+    assert world.letters() == []
+
+
+def test_a_person_who_takes_the_risk_sends_it_again(world: World) -> None:
+    account = world.account("linkedin")
+    world.stack.platforms.misbehave("linkedin", "create post", "error_before", status=502)
+    post_id = world.schedule(account)
+    world.stack.settle()
+
+    refused = world.retry(post_id, account)
+    again = world.retry(
+        post_id, account, acceptDuplicateRisk=True, reason="It is not on the profile."
+    )
+    world.stack.settle()
+
+    assert refused.status_code == 409
+    assert again.status_code == 200
+    assert world.delivery(post_id, account)["status"] == "success"
+    assert len(world.stack.platforms.posts("linkedin")) == 1
+
+
+def test_what_a_person_sent_again_and_the_platform_names_as_its_own_is_success(
+    world: World,
+) -> None:
+    account = world.account("linkedin")
+    world.stack.platforms.misbehave("linkedin", "create post", "drop_after")
+    post_id = world.schedule(account)
+    world.stack.settle()
+
+    world.retry(post_id, account, acceptDuplicateRisk=True, reason="Nobody sees it.")
+    world.stack.settle()
+
+    [post] = world.stack.platforms.posts("linkedin")
+    delivery = world.delivery(post_id, account)
+    assert delivery["status"] == "success"
+    assert delivery["remoteId"] == post.id
+
+
+def test_a_post_of_another_delivery_is_no_evidence(world: World) -> None:
+    account = world.account("twitter")
+    first = world.schedule(account, content="The same words")
+    world.stack.settle()
+    world.stack.platforms.twitter.duplicate_window = timedelta(0)
+    world.stack.platforms.misbehave("twitter", "create post", "error_before", status=502)
+
+    second = world.schedule(account, content="The same words")
+    for _ in range(35):
+        world.stack.turn(timedelta(minutes=1))
+
+    assert world.delivery(first, account)["status"] == "success"
+    assert world.delivery(second, account)["status"] == "unknown"
+    assert len(world.stack.platforms.posts("twitter")) == 1
+
+
+def test_a_lookup_that_is_throttled_waits_and_goes_on(world: World) -> None:
+    account = world.account("twitter")
+    world.stack.platforms.misbehave("twitter", "create post", "drop_after")
+    world.stack.platforms.misbehave("twitter", "find post", "throttle", seconds=120)
+
+    post_id = world.schedule(account)
+    world.stack.settle()
+    world.run_until(lambda: world.delivery(post_id, account)["status"] == "success")
+
+    assert len(world.stack.platforms.posts("twitter")) == 1
