@@ -164,7 +164,7 @@ def _zone_problems(name: str) -> list[Problem]:
 
 def derived_key(values: Mapping[str, Any]) -> str:
     """The key of a row that names none: the same for the same post to the same accounts."""
-    targets = sorted(values["platforms"], key=lambda one: (one["platform"], one["accountId"]))
+    targets = sorted(values["platforms"], key=keys.fingerprint)
     return "row-" + keys.fingerprint({**values, "platforms": targets})[:32]
 
 
@@ -267,6 +267,8 @@ def column_of(field: str) -> str:
     """The column that a problem of a schedule request stands in."""
     whole, _, part = field.partition(".")
     name = whole.partition("[")[0]
+    if name == "idempotencyKey":
+        return "key"
     if name == "platforms" and part.startswith("content"):
         return "content"
     if name == "platforms" and part.startswith("media"):

@@ -231,7 +231,11 @@ def _read(number: int, cells: Sequence[str], shape: Shape, job: BulkJob) -> Row:
     if isinstance(named, str):
         return Row(None, {}, problems=(Problem("", "row_malformed", named),))
     asked = job.importing
-    return rows.read(named, Defaults(job.company_id, asked.user_id, asked.timezone))
+    try:
+        return rows.read(named, Defaults(job.company_id, asked.user_id, asked.timezone))
+    except RecursionError:
+        sentence = "The row is nested too deeply."
+        return Row(None, {}, problems=(Problem("", "row_malformed", sentence),))
 
 
 # --- applying ------------------------------------------------------------------------------------

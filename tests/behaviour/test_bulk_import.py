@@ -140,14 +140,16 @@ def test_json_lines_are_taken_in_and_reported_as_json_lines(
     first, second, third = planned(world, linkedin, count=3)
     targets = [{**linkedin.target, "customContent": "For LinkedIn"}, twitter.target]
     rows = [first | {"platforms": targets}, second | {"timezone": "Nowhere/Else"}, third]
+    odd = [first | {"key": "odd", "platforms": [{"id": 5}]}, first | {"key": "\ud800"}]
+    text = lines(rows) + "".join(json.dumps(row) + "\n" for row in odd) + '{"key": oops}\n'
 
-    job = bulk.import_(lines(rows) + '{"key": oops}\n')
+    job = bulk.import_(text)
 
-    assert job["counts"] == NOTHING | {"rows": 4, "created": 2, "failed": 2}
+    assert job["counts"] == NOTHING | {"rows": 6, "created": 2, "failed": 4}
     reported = [json.loads(line) for line in bulk.text(job).splitlines()]
-    assert reported[0]["errorColumn"] == "timezone"
+    assert [one["errorColumn"] for one in reported] == ["timezone", "platforms", "key", None]
     assert reported[0] | rows[1] == reported[0]
-    assert (reported[1]["line"], reported[1]["errorRow"]) == ('{"key": oops}', 4)
+    assert (reported[3]["line"], reported[3]["errorRow"]) == ('{"key": oops}', 6)
     contents = {log["content"] for log in world.stack.records("publishLogs").values()}
     assert contents == {"For LinkedIn", "Post 0", "Post 2"}
 

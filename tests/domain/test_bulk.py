@@ -128,6 +128,29 @@ def test_a_row_without_a_key_has_the_key_of_what_it_says() -> None:
     assert row.key != other.key
 
 
+def test_a_target_that_lacks_its_names_is_left_to_the_validation_of_scheduling() -> None:
+    row = read(platforms=[{"platform": "linkedin"}, {"id": 5}])
+
+    assert row.problems == ()
+    assert row.values["platforms"] == [{"platform": "linkedin"}, {"id": 5}]
+
+
+@pytest.mark.parametrize(
+    ("field", "column"),
+    [
+        ("platforms[0].accountId", "platforms"),
+        ("platforms.0.accountId", "platforms"),
+        ("platforms[1].content", "content"),
+        ("platforms[1].media[0]", "mediaAssetIds"),
+        ("mediaAssetIds[2]", "mediaAssetIds"),
+        ("scheduledAt", "scheduledAt"),
+        ("idempotencyKey", "key"),
+    ],
+)
+def test_what_scheduling_says_of_a_field_is_said_of_a_column(field: str, column: str) -> None:
+    assert rows.column_of(field) == column
+
+
 def test_the_files_own_defaults_are_used_where_a_row_says_nothing() -> None:
     cells = {"scheduledAt": "2027-03-01 10:00", "platforms": "linkedin:1"}
 

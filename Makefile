@@ -1,0 +1,39 @@
+# `make` lists what there is. A target sets up what it needs; `PYTHON=…` names the interpreter that
+# `.venv` is made with, `ARGS=…` goes on to what the target runs.
+
+RUN = .venv/bin/python -m
+
+.PHONY: help demo up test check bench pins clean
+
+help:  ## List these
+	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo:  ## Schedule one post to three platforms and see it published (15 s; the first time a minute)
+	@PYTHON="$(PYTHON)" tools/set-up runtime
+	@exec $(RUN) tests.sandbox demo $(ARGS)
+
+up:  ## The same system until Ctrl-C, with curl lines to paste and a log to read
+	@PYTHON="$(PYTHON)" tools/set-up runtime
+	@exec $(RUN) tests.sandbox up $(ARGS)
+
+test:  ## Every test (ARGS="tests/domain -k leases" chooses)
+	@PYTHON="$(PYTHON)" tools/set-up dev
+	@exec $(RUN) pytest $(ARGS)
+
+check:  ## Lint, format, types
+	@PYTHON="$(PYTHON)" tools/set-up dev
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+bench:  ## What a post costs, beside its budgets; fails when one is broken
+	@PYTHON="$(PYTHON)" tools/set-up runtime
+	@exec $(RUN) tests.sandbox bench $(ARGS)
+
+pins:  ## Write the requirement files from pyproject.toml (ARGS=--upgrade: newest versions)
+	@PYTHON="$(PYTHON)" tools/set-up dev
+	@exec $(RUN) tools.pins $(ARGS)
+
+clean:  ## Remove what was set up and cached
+	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
