@@ -3,10 +3,10 @@
 
 RUN = .venv/bin/python -m
 
-.PHONY: help demo up test check bench pins clean
+.PHONY: help demo up test check bench mutants pins clean
 
 help:  ## List these
-	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo:  ## Schedule one post to three platforms and see it published (15 s; the first time a minute)
 	@PYTHON="$(PYTHON)" tools/set-up runtime
@@ -29,6 +29,10 @@ check:  ## Lint, format, types
 bench:  ## What a post costs, beside its budgets; fails when one is broken
 	@PYTHON="$(PYTHON)" tools/set-up runtime
 	@exec $(RUN) tests.sandbox bench $(ARGS)
+
+mutants:  ## Take one guard away at a time and show which test notices (ARGS=sendBy: that one)
+	@PYTHON="$(PYTHON)" tools/set-up dev
+	@exec $(RUN) tools.mutants $(ARGS)
 
 pins:  ## Write the requirement files from pyproject.toml (ARGS=--upgrade: newest versions)
 	@PYTHON="$(PYTHON)" tools/set-up dev

@@ -105,9 +105,7 @@ class Firestore:
     def query(self, query: BaseQuery, *, as_of: datetime | None = None) -> list[Snapshot]:
         """`as_of`: everything as it was then, which may be an hour ago."""
         sent, found = self._bounded(
-            lambda: list(
-                cast(Any, query.stream(retry=None, timeout=READ_SECONDS, read_time=as_of))
-            )
+            lambda: list(cast(Any, query.stream(retry=None, timeout=READ_SECONDS, read_time=as_of)))
         )
         if as_of is not None:
             return found  # its read time is that one, not now

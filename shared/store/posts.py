@@ -308,8 +308,11 @@ class Posts:
 def creation_writes(db: Firestore, creation: Creation) -> list[Write]:
     """The post and its logs; none of them may exist."""
     post = Write(db.ref("scheduledPosts", creation.post_id), creation.post.document(), create=True)
-    logs = (Write(db.ref("publishLogs", log.id), log.document(), create=True) for log in creation.logs)
-    return [post, *logs]
+    return [post, *(_log_write(db, log) for log in creation.logs)]
+
+
+def _log_write(db: Firestore, log: PublishLog) -> Write:
+    return Write(db.ref("publishLogs", log.id), log.document(), create=True)
 
 
 def _landed(written: Command, whole: Whole, commit_id: str) -> bool:

@@ -303,8 +303,10 @@ run "whole" {
   }
   assert {
     condition = alltrue([
+      for bucket in concat([google_storage_bucket.sources, google_storage_bucket.media], google_storage_bucket.files) :
+      bucket.uniform_bucket_level_access && bucket.public_access_prevention == "enforced" && !bucket.force_destroy
+      ]) && alltrue([
       for bucket in [google_storage_bucket.sources, google_storage_bucket.media] :
-      bucket.uniform_bucket_level_access && bucket.public_access_prevention == "enforced" && !bucket.force_destroy &&
       alltrue(flatten([
         for rule in bucket.lifecycle_rule : [
           for condition in rule.condition : condition.with_state == "ARCHIVED" if one(rule.action).type == "Delete"

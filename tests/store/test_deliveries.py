@@ -213,7 +213,9 @@ def test_a_sweep_whose_answer_is_lost_makes_one_hop(desk: Desk) -> None:
     desk.world.stack.proxy.lose_answer("Commit")
     [overdue] = desk.store.deliveries.overdue(10)
 
-    change = desk.store.deliveries.sweep(overdue.id, overdue.account_id, looks=lambda account: False)
+    change = desk.store.deliveries.sweep(
+        overdue.id, overdue.account_id, looks=lambda account: False
+    )
 
     assert change is not None
     assert (change.wakes, change.log.hop) == (True, 2)
