@@ -11,15 +11,19 @@ from shared.edge.answers import Answer
 from shared.edge.bodies import Nothing
 from shared.edge.console_requests import JobTask
 from shared.edge.serve import SCHEDULER, TASKS, Context, Route, admits, serve
-from shared.jobs import controls, jobs_queue, promote, retention, sweep
+from shared.jobs import controls, jobs_queue, promote, redrive, retention, sweep
 
 LASTS = timedelta(seconds=500)
 
 
 def handle_sweep(_: Nothing, context: Context) -> Answer:
     swept = sweep.run(context.rt, context.ends_at)
-    resumed = controls.end_expired(context.rt, context.ends_at)
-    return Answer(200, {**swept, "resumed": resumed, "jobs": jobs_queue.wake_overdue(context.rt)})
+    more = {
+        "resumed": controls.end_expired(context.rt, context.ends_at),
+        "jobs": jobs_queue.wake_overdue(context.rt),
+        "copied": redrive.copy_new(context.rt),
+    }
+    return Answer(200, {**swept, **more})
 
 
 def handle_promote(_: Nothing, context: Context) -> Answer:

@@ -22,7 +22,8 @@ class LetterStatus(StrEnum):
 class DeadLetter(Record):
     """`deadLetters/{delivery}-{generation}`, or one keyed by a malformed body's hash.
 
-    `payload` also holds what a person has corrected; `closed_by` and `closed_why` say who sent it
+    `payload` also holds what a person has corrected; `copied`: its task lies in the dead-letter
+    queue, too, where it is one that can be read; `closed_by` and `closed_why` say who sent it
     again or threw it away.
     """
 
@@ -38,6 +39,7 @@ class DeadLetter(Record):
     payload: dict[str, Any] = Field(default_factory=dict)
     evidence: dict[str, Any] = Field(default_factory=dict)
     redriven_to: str | None = None
+    copied: bool = False
     closed_by: str | None = None
     closed_why: str | None = None
     created_at: Instant

@@ -26,6 +26,7 @@ from shared.runtime import Runtime
 from shared.store.posts import Command, Whole
 
 AT_ONCE = 500
+COPIES = 200  # in one sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def inspected(letter_id: str, rt: Runtime) -> dict[str, Any]:
 def _read(letter_id: str, rt: Runtime) -> DeadLetter:
     letter = rt.store.dead_letters.read(letter_id)
     if letter is None:
-        raise NotFoundError(f"There is no dead letter {letter_id!r}.")
+        raise NotFoundError(f"There is no dead letter {letter_id!r}.", code="not_found")
     return letter
 
 
@@ -331,6 +332,18 @@ def _discarded(letter_id: str, person: Person, rt: Runtime) -> dict[str, Any]:
         "why": letter.closed_why,
         "message": "It is discarded.",
     }
+
+
+def copy_new(rt: Runtime) -> int:
+    """A copy of each new letter's task in the paused `default-dlq`, so that listing its tasks shows
+    them. Called by every sweep; what nobody could read has no task to copy."""
+
+    def make(letter_id: str, letter: DeadLetter) -> bool:
+        failures = rt.queue.bury(letter_id, letter.payload) if letter.delivery_id else []
+        tell_failed(failures, rt)
+        return not failures
+
+    return rt.store.dead_letters.copy(make, COPIES)
 
 
 def _tell(action: str, letter_id: str, letter: DeadLetter, person: Person, rt: Runtime) -> None:

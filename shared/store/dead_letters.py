@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.domain import keys
-from shared.domain.dead_letters import DeadLetter
+from shared.domain.dead_letters import DeadLetter, LetterStatus
 from shared.domain.failures import NotFoundError, UnavailableError
 from shared.store import audit, queries
 from shared.store.firestore import (
@@ -75,6 +75,23 @@ class DeadLetters:
         return [
             (seen.id, DeadLetter.model_validate(seen.to_dict())) for seen in self._db.query(query)
         ]
+
+    def copy(self, make: Callable[[str, DeadLetter], bool], limit: int) -> int:
+        """Have `make` copy the open letters that were not copied yet; how many it could."""
+        query = queries.build(
+            self._db, queries.UNCOPIED_LETTERS, False, str(LetterStatus.OPEN), limit=limit
+        )
+        copied = 0
+        for seen in self._db.query(query):
+            if not make(seen.id, DeadLetter.model_validate(seen.to_dict())):
+                continue
+            write = Write(seen.reference, {"copied": True}, guard=seen.update_time)
+            try:
+                self._db.commit([write])
+            except (LostRaceError, UncertainError):
+                continue  # the next sweep finds it again, and its copy there
+            copied += 1
+        return copied
 
     def change(
         self,

@@ -59,6 +59,7 @@ LETTERS = Query(
 )
 CLOSED_LETTERS = Query("deadLetters", equal=("status",), order="updatedAt")
 OPEN_LETTERS = Query("deadLetters", equal=("status",))
+UNCOPIED_LETTERS = Query("deadLetters", equal=("copied", "status"))
 IN_STATE = Query("publishLogs", equal=("status",), optional=("companyId", "platform", "accountId"))
 PAUSED = Query(
     "publishLogs",
@@ -97,6 +98,7 @@ QUERIES = (
     LETTERS,
     CLOSED_LETTERS,
     OPEN_LETTERS,
+    UNCOPIED_LETTERS,
     IN_STATE,
     PAUSED,
     LAST_SUCCESS,

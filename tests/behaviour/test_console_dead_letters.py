@@ -212,3 +212,24 @@ def test_a_discard_between_a_redrives_read_and_its_commit_wins(console: Console)
     assert redriven.status_code == 409
     assert console.stack.platforms.posts("twitter") == []
     assert console.audit("action") == [("dead_letter.discard",)]
+
+
+def test_an_open_letter_has_a_copy_in_the_paused_queue_that_is_void_when_run(
+    console: Console,
+) -> None:
+    twitter = console.world.account("twitter")
+    post_id = console.refused(twitter)
+    letter_id = console.letter_of(post_id, twitter)
+
+    swept = [console.world.sweep()["copied"] for _ in range(2)]
+    copies = [task.id for task in console.stack.tasks.tasks("default-dlq")]
+    by_hand = console.stack.tasks.deliver(letter_id)
+    [queue] = console.look("/queues", queue="default-dlq")["queues"]
+    console.done("/dead-letters/discard", {"ids": [letter_id], "reason": "out of date"})
+
+    assert swept == [1, 0]
+    assert copies == [letter_id]
+    assert by_hand.status == 200
+    assert (queue["state"], queue["depth"]) == ("paused", 1)
+    assert console.stack.platforms.posts("twitter") == []
+    assert console.stack.tasks.tasks("default-dlq") == []

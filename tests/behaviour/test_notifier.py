@@ -171,7 +171,7 @@ def test_an_unknown_outcome_is_told_and_one_that_was_settled_meanwhile_is_not(
     console: Console, receiver: Receiver
 ) -> None:
     world = console.world
-    one, other = world.account("twitter"), world.account("linkedin")
+    one, other = world.account("linkedin"), world.account("linkedin")
     console.unknown(one)
     console.stack.settle()
     console.stack.tasks.faults.deliver_late(timedelta(minutes=5), queue="default")
@@ -185,8 +185,8 @@ def test_an_unknown_outcome_is_told_and_one_that_was_settled_meanwhile_is_not(
     console.done("/unknown/is-there", settled)
     console.stack.turn(timedelta(minutes=6))
 
-    assert [(told["event"], told["platform"]) for told in receiver.bodies()] == [
-        ("unknown", "twitter")
+    assert [(told["event"], told["accountId"]) for told in receiver.bodies()] == [
+        ("unknown", one.id)
     ]
 
 

@@ -157,6 +157,13 @@ class Stack:
         for name, rules in TOPOLOGY["queues"].items():
             client.create_queue(parent=parent, queue=_queue(f"{parent}/queues/{name}", rules))
         self.tasks_client = client
+        self._pause_queues()
+
+    def _pause_queues(self) -> None:
+        parent = f"projects/{self.project}/locations/{LOCATION}"
+        for name, rules in TOPOLOGY["queues"].items():
+            if rules.get("paused"):
+                self.tasks_client.pause_queue(name=f"{parent}/queues/{name}")
 
     def _start_functions(self, folder: Path) -> None:
         for name in TOPOLOGY["functions"]:
@@ -265,6 +272,7 @@ class Stack:
         self.tasks.idle(5)
         self.clock.reset()
         self.tasks.reset()
+        self._pause_queues()
         self.platforms.reset()
         self._wipe()
         with self._lock:
