@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from shared.platforms.base import App, Platform
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
+from shared.platforms.mastodon import Mastodon
 from shared.platforms.twitter import Twitter
 
-PLATFORMS: tuple[type[Platform], ...] = (Instagram, LinkedIn, Twitter)
+PLATFORMS: tuple[type[Platform], ...] = (Instagram, LinkedIn, Mastodon, Twitter)
 NAMES = tuple(platform.name for platform in PLATFORMS)
 
 
