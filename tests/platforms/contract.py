@@ -51,6 +51,7 @@ class PlatformContract:
 
     platform_class: ClassVar[type[Platform]]
     user_id: ClassVar[str]
+    server: ClassVar[str | None] = None  # the account's, on a federated platform
     media: ClassVar[tuple[MediaItem, ...]] = (item(1), item(2))
     create: ClassVar[str] = "create post"  # the call that commits
     upload: ClassVar[str] = "upload"  # one that comes before it
@@ -75,6 +76,7 @@ class PlatformContract:
             platform_user_id=self.user_id,
             media=self.media,
             handle="acme",
+            server=self.server,
         )
         return replace(plain, **changes)
 
@@ -352,8 +354,11 @@ class Uploads(PlatformContract):
 class Refreshes(PlatformContract):
     """Besides: a platform whose tokens end and are exchanged."""
 
+    def tokens(self) -> Tokens:
+        return Tokens(TOKEN, REFRESH_TOKEN, server=self.server)
+
     def test_a_refresh_brings_a_token_that_works(self, stage: Stage, platform: Platform) -> None:
-        grant = stage.refresh(platform, Tokens(TOKEN, REFRESH_TOKEN))
+        grant = stage.refresh(platform, self.tokens())
 
         assert grant.access_token != TOKEN
         assert grant.expires_in is not None
@@ -367,7 +372,7 @@ class Refreshes(PlatformContract):
         stage.server.revoke(REFRESH_TOKEN)
 
         with pytest.raises(AuthExpiredError) as caught:
-            stage.refresh(platform, Tokens(TOKEN, REFRESH_TOKEN))
+            stage.refresh(platform, self.tokens())
 
         assert REFRESH_TOKEN not in str(caught.value)
 
@@ -376,7 +381,7 @@ class Refreshes(PlatformContract):
             stage.server.misbehave(platform.name, "refresh", kind)
 
             with pytest.raises(TransientError):
-                stage.refresh(platform, Tokens(TOKEN, REFRESH_TOKEN))
+                stage.refresh(platform, self.tokens())
 
 
 class RefreshesAsClient(Refreshes):
@@ -386,7 +391,7 @@ class RefreshesAsClient(Refreshes):
         app = replace(platform.app, client_secret="wrong")
 
         with pytest.raises(PermanentError):
-            stage.refresh(self.platform_class(app), Tokens(TOKEN, REFRESH_TOKEN))
+            stage.refresh(self.platform_class(app), self.tokens())
 
 
 def perform(step: Any, files: Files) -> Any:

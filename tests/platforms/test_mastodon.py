@@ -15,7 +15,7 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.platforms.base import Delivery, Draft, Platform, Processing, Published, Windowed
+from shared.platforms.base import Draft, Platform, Processing, Published, Windowed
 from shared.platforms.mastodon import Mastodon
 from tests.platforms.contract import TEXT, TOKEN, Uploads, classified, turn
 from tests.platforms.stage import Stage, bytes_of, item
@@ -28,11 +28,9 @@ LINK = "https://bakery.example/" + "bread" * 40
 class TestMastodon(Uploads):
     platform_class = Mastodon
     user_id = "109348684220"
+    server = "bread.example"
     refused = Answer(422, {"error": "Validation failed: Text character limit of 500 exceeded"})
     refused_code = "http_422"
-
-    def delivery(self, **changes: Any) -> Delivery:
-        return super().delivery(**{"server": "bread.example", **changes})
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(422, {"error": sentence})
