@@ -19,6 +19,7 @@ from openapi_core.testing import MockRequest, MockResponse
 
 from shared.domain.accounts import Tokens
 from shared.platforms.base import Delivery, Platform, Processing
+from shared.platforms.bluesky import Bluesky
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
@@ -33,12 +34,14 @@ FILES = {
     "twitter": ("twitter.json", "twitter-2.166.json"),  # X renames fields: either will do
     "instagram": ("instagram.json",),
     "mastodon": ("mastodon.json",),
+    "bluesky": ("bluesky.json",),
 }
 HOSTS = {
     "linkedin": "https://api.linkedin.com",
     "twitter": "https://api.x.com",
     "instagram": "https://graph.instagram.com",
     "mastodon": "https://mastodon.example",
+    "bluesky": "https://bsky.social",
 }
 SERVER = "bread.example"  # of federated accounts
 OUTSIDE = {"PUT /dms-uploads/"}  # answered at run time, described in prose
@@ -56,7 +59,7 @@ def contract(file: str) -> OpenAPI:
         kinds = node.get("schema", {}).get("type") if "in" in node else None
         if isinstance(kinds, list):  # openapi-core reads a parameter's type as one word
             node["schema"]["type"] = kinds[0]
-        if node.get("format") == "binary" or "contentEncoding" in node:
+        if node.get("format") == "binary" or {"contentEncoding", "contentMediaType"} & node.keys():
             node.pop("type", None)  # a file's bytes are no text
         if "segment_index" in node.get("properties", {}):  # in a multipart body all is text
             node["properties"]["segment_index"] = {"type": "string", "pattern": "^[0-9]{1,3}$"}
@@ -182,6 +185,19 @@ def all_of_mastodon(run: Exchange) -> None:
     run.lookup("One", media=(item(1),))
 
 
+def all_of_bluesky(run: Exchange) -> None:
+    run.stage.server.bluesky.handles["roll.example"] = "did:plc:roll"
+    card = {"uri": "https://a.example", "title": "Bread", "description": "Warm"}
+    options = {"langs": ["en", "de"], "labels": ["nudity"], "card": card, "replies": ["followers"]}
+    run.publish(text="@roll.example @no.example https://a.example #bread", options=options)
+    run.publish(
+        key="2", media=(item(1, alt_text="A loaf", width=4, height=3), item(2, "image/png"))
+    )
+    run.publish(key="3", media=(item(1, "video/mp4", alt_text="Rising", width=4, height=3),))
+    run.lookup(TEXT, state=run.stage.kept[-1])
+    run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN, server=SERVER))
+
+
 RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
     (
         LinkedIn,
@@ -213,6 +229,12 @@ RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
         all_of_mastodon,
         {"upload", "read media", "create post", "find post"},
     ),
+    (
+        Bluesky,
+        "did:plc:acme",
+        all_of_bluesky,
+        {"upload", "resolve handle", "create post", "find post", "refresh"},
+    ),
 ]
 
 
@@ -240,6 +262,7 @@ def test_every_request_and_answer_is_in_the_contract(
         ("twitter", "/2/tweets", {"text": "x", "colour": "red"}),
         ("instagram", "/v25.0/17/media", {"image_uri": "https://a.example"}),
         ("mastodon", "/api/v1/statuses", {"text": "x"}),
+        ("bluesky", "/xrpc/com.atproto.repo.putRecord", {"repo": "x", "rkey": "y"}),
     ],
 )
 def test_a_wrong_request_is_noticed(stage: Stage, platform: str, path: str, body: Any) -> None:

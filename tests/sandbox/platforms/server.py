@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from wsgiref.handlers import format_date_time
 
+from tests.sandbox.platforms.bluesky import BlueskyDialect
 from tests.sandbox.platforms.dialect import Dialect, Now
 from tests.sandbox.platforms.instagram import InstagramDialect
 from tests.sandbox.platforms.linkedin import LinkedInDialect
@@ -44,9 +45,10 @@ class PlatformServer:
         self.twitter = TwitterDialect(clock, lambda: self.url)
         self.instagram = InstagramDialect(clock, lambda: self.url)
         self.mastodon = MastodonDialect(clock, lambda: self.url)
+        self.bluesky = BlueskyDialect(clock, lambda: self.url)
         dialects: tuple[Dialect, ...] = (
             *(self.linkedin, self.twitter, self.instagram),
-            *(self.mastodon,),
+            *(self.mastodon, self.bluesky),
         )
         self._dialects = {dialect.name: dialect for dialect in dialects}
         self._misbehaviours: list[Misbehaviour] = []
@@ -102,6 +104,7 @@ class PlatformServer:
             "TWITTER_CLIENT_ID": self.twitter.client_id,
             "TWITTER_CLIENT_SECRET": self.twitter.client_secret,
             "INSTAGRAM_API_URL": f"{self.url}/instagram",
+            "BLUESKY_API_URL": f"{self.url}/bluesky/{{server}}",
             "MASTODON_API_URL": f"{self.url}/mastodon/{{server}}",
         }
 
