@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from shared.platforms.base import App, Platform
 from shared.platforms.bluesky import Bluesky
+from shared.platforms.discord import Discord
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
 from shared.platforms.twitter import Twitter
 
-PLATFORMS: tuple[type[Platform], ...] = (Bluesky, Instagram, LinkedIn, Mastodon, Twitter)
+PLATFORMS: tuple[type[Platform], ...] = (Bluesky, Discord, Instagram, LinkedIn, Mastodon, Twitter)
 NAMES = tuple(platform.name for platform in PLATFORMS)
 
 

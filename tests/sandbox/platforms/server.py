@@ -21,6 +21,7 @@ from wsgiref.handlers import format_date_time
 
 from tests.sandbox.platforms.bluesky import BlueskyDialect
 from tests.sandbox.platforms.dialect import Dialect, Now
+from tests.sandbox.platforms.discord import DiscordDialect
 from tests.sandbox.platforms.instagram import InstagramDialect
 from tests.sandbox.platforms.linkedin import LinkedInDialect
 from tests.sandbox.platforms.mastodon import MastodonDialect
@@ -46,9 +47,10 @@ class PlatformServer:
         self.instagram = InstagramDialect(clock, lambda: self.url)
         self.mastodon = MastodonDialect(clock, lambda: self.url)
         self.bluesky = BlueskyDialect(clock, lambda: self.url)
+        self.discord = DiscordDialect(clock, lambda: self.url)
         dialects: tuple[Dialect, ...] = (
             *(self.linkedin, self.twitter, self.instagram),
-            *(self.mastodon, self.bluesky),
+            *(self.mastodon, self.bluesky, self.discord),
         )
         self._dialects = {dialect.name: dialect for dialect in dialects}
         self._misbehaviours: list[Misbehaviour] = []
@@ -105,6 +107,7 @@ class PlatformServer:
             "TWITTER_CLIENT_SECRET": self.twitter.client_secret,
             "INSTAGRAM_API_URL": f"{self.url}/instagram",
             "BLUESKY_API_URL": f"{self.url}/bluesky/{{server}}",
+            "DISCORD_API_URL": f"{self.url}/discord",
             "MASTODON_API_URL": f"{self.url}/mastodon/{{server}}",
         }
 
