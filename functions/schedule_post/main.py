@@ -101,6 +101,7 @@ def handle_connect(body: ConnectRequest, context: Context) -> Answer:
         handle=body.handle,
         server=body.server,
         tokens=body.tokens(),
+        limits=body.own_limits(),
     )
     return Answer(200, accounts.connect(wanted, context.caller.email, context.rt))
 

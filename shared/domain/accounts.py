@@ -27,11 +27,15 @@ class AccountStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What the OAuth dance gave us. Never logged, sealed wherever it is kept."""
+    """What the OAuth dance gave us. Never logged, sealed wherever it is kept.
+
+    `server` is the account's own, where the platform has many.
+    """
 
     access_token: str
     refresh_token: str | None = None
     expires_at: datetime | None = None
+    server: str | None = None
 
     def __repr__(self) -> str:
         return f"Tokens(expires_at={self.expires_at})"
@@ -46,7 +50,8 @@ class RefreshRefusal(Value):
 
 class SocialAccount(Record):
     """`socialAccounts/{accountId}`. `paused_until` is in epoch milliseconds, so that `Maximum`
-    can raise it without a read; so is `next_free_at`, where the account's backlog has come to."""
+    can raise it without a read; so is `next_free_at`, where the account's backlog has come to.
+    `limits` are those that are not its platform's: `textChars`, `mediaItems`."""
 
     company_id: str
     platform: str

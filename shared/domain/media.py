@@ -6,6 +6,8 @@ from datetime import datetime
 
 from shared.domain.records import Record, Value
 
+_EXTENSIONS = {"quicktime": "mov"}  # the others are called as their type is
+
 
 class MediaItem(Value):
     """A media asset as it was when the post was scheduled.
@@ -25,6 +27,12 @@ class MediaItem(Value):
     @property
     def is_video(self) -> bool:
         return self.content_type.startswith("video/")
+
+    @property
+    def file_name(self) -> str:
+        """For platforms that tell a file's kind by its name."""
+        kind = self.content_type.partition("/")[2]
+        return f"{self.id}.{_EXTENSIONS.get(kind, kind)}"
 
 
 class MediaAsset(Record):

@@ -15,7 +15,7 @@ from shared.domain.markers import Keyed
 from shared.domain.media import MediaAsset
 from shared.domain.posts import PostStatus, Target
 from shared.domain.rows_file import Format
-from shared.edge.bodies import LARGEST, Body, Id, Instant, Key, Options, Text
+from shared.edge.bodies import LARGEST, TEXT_CHARS, Body, Id, Instant, Key, Options, Text
 
 MOST_TARGETS = 50
 MOST_MEDIA = 40
@@ -126,8 +126,16 @@ class ListQuery(Body):
     limit: int = Field(default=50, ge=1, le=200)
 
 
+class LimitsBody(Body):
+    """What an account may do that differs from its platform."""
+
+    text_chars: int | None = Field(default=None, ge=1, le=TEXT_CHARS)
+    media_items: int | None = Field(default=None, ge=1, le=MOST_MEDIA)
+
+
 class ConnectRequest(Body):
-    """`platformUserId` is the account's own id there: a URN, a page or user id."""
+    """`platformUserId` is the account's own id there: a URN, a page or user id. `limits` absent:
+    those that it had before."""
 
     company_id: Id
     account_id: Id
@@ -135,12 +143,16 @@ class ConnectRequest(Body):
     platform_user_id: Annotated[str, StringConstraints(min_length=1, max_length=300)]
     handle: str | None = Field(default=None, max_length=300)
     server: str | None = Field(default=None, max_length=300)
+    limits: LimitsBody | None = None
     access_token: str = Field(min_length=1, max_length=10_000, repr=False)
     refresh_token: str | None = Field(default=None, min_length=1, max_length=10_000, repr=False)
     expires_at: Instant | None = None
 
     def tokens(self) -> Tokens:
         return Tokens(self.access_token, self.refresh_token, self.expires_at)
+
+    def own_limits(self) -> dict[str, int] | None:
+        return self.limits.model_dump(by_alias=True, exclude_none=True) if self.limits else None
 
 
 class DisconnectRequest(Body):

@@ -13,6 +13,7 @@ from shared.domain.failures import ConflictError, JobError, Problem, RefusedErro
 from shared.domain.markers import Keyed
 from shared.jobs import commands
 from shared.jobs.commands import Retry, Which
+from shared.platforms.base import is_server
 from shared.runtime import Runtime
 
 REDRIVEN_AT_ONCE = 200
@@ -27,6 +28,7 @@ class Connection:
     handle: str | None
     server: str | None
     tokens: Tokens
+    limits: dict[str, int] | None = None
 
 
 def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
@@ -35,8 +37,11 @@ def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
         known = ", ".join(sorted(rt.platforms))
         sentence = f"{wanted.platform!r} is not one of {known}."
         raise RefusedError([Problem("platform", "platform_unknown", sentence)])
-    sealed = rt.vault.seal(wanted.tokens, wanted.account_id)
     platform = rt.platforms[wanted.platform]
+    if platform.federated and not is_server(wanted.server):
+        sentence = f"{platform.label} accounts need the name of their server, such as a.example."
+        raise RefusedError([Problem("server", "server_required", sentence)])
+    sealed = rt.vault.seal(wanted.tokens, wanted.account_id)
 
     def decide(before: SocialAccount | None, now: datetime) -> SocialAccount:
         if before is not None and (before.company_id, before.platform) != (
@@ -56,6 +61,7 @@ def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
             token_version=before.token_version + 1 if before else 1,
             token_expires_at=wanted.tokens.expires_at,
             refreshable=platform.refreshable(wanted.tokens),
+            limits=_limits(wanted, before),
             created_at=before.created_at if before else now,
             updated_at=now,
         )
@@ -70,6 +76,12 @@ def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
     )
     redriven = _redrive(wanted, by, rt) if account.token_version > 1 else []
     return {**_shown(wanted.account_id, account), "redriven": redriven}
+
+
+def _limits(wanted: Connection, before: SocialAccount | None) -> dict[str, int]:
+    if wanted.limits is not None:
+        return wanted.limits
+    return before.limits if before else {}
 
 
 def _redrive(wanted: Connection, by: str, rt: Runtime) -> list[str]:

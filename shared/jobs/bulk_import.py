@@ -536,7 +536,13 @@ def _changed(
             continue
         change = changes.edit(log, correction, now)
         problems += draft_problems(
-            f"platforms[{index}]", log.platform, change.log.content, change.log.media, target, rt
+            f"platforms[{index}]",
+            log.platform,
+            change.log.content,
+            change.log.media,
+            target,
+            rt,
+            account=around.surroundings.accounts.get(target.account_id),
         )
         if when is not None:
             change = changes.reschedule(change.log, when, now)

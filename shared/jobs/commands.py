@@ -107,6 +107,7 @@ def edit(which: Which, wanted: Edit, rt: Runtime) -> dict[str, Any]:
                 change.log.media,
                 target.model_copy(update={"options": change.log.options}),
                 rt,
+                account=rt.store.accounts.read(log.account_id),
             )
             moved.append(change)
         if problems:
@@ -235,7 +236,13 @@ def retry(which: Which, wanted: Retry, rt: Runtime) -> dict[str, Any]:
             platform=log.platform, account_id=log.account_id, options=change.log.options
         )
         problems += draft_problems(
-            "delivery", log.platform, change.log.content, change.log.media, target, rt
+            "delivery",
+            log.platform,
+            change.log.content,
+            change.log.media,
+            target,
+            rt,
+            account=account,
         )
         if problems:
             raise RefusedError(problems)

@@ -229,7 +229,9 @@ def _problems(log: PublishLog, account: SocialAccount | None, rt: Runtime) -> li
     target = Target(platform=log.platform, account_id=log.account_id, options=log.options)
     return [
         *target_problems("delivery", target, account, log.company_id, rt),
-        *draft_problems("delivery", log.platform, log.content, log.media, target, rt),
+        *draft_problems(
+            "delivery", log.platform, log.content, log.media, target, rt, account=account
+        ),
     ]
 
 
@@ -283,7 +285,10 @@ def edit(letter_id: str, wanted: Edit, person: Person, rt: Runtime) -> dict[str,
         after = redrives.corrected(current, new, now)
         draft = log.model_copy(update=redrives.correction(after).fields())
         target = Target(platform=log.platform, account_id=log.account_id, options=draft.options)
-        problems += draft_problems("delivery", log.platform, draft.content, draft.media, target, rt)
+        account = rt.store.accounts.read(log.account_id)
+        problems += draft_problems(
+            "delivery", log.platform, draft.content, draft.media, target, rt, account=account
+        )
         if problems:
             raise RefusedError(problems)
         return after, redrives.audit("dead_letter.edit", letter_id, current, person)

@@ -7,7 +7,7 @@ lost its lock must not lose the only token there is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from shared.domain.accounts import (
@@ -76,7 +76,7 @@ def _newer(
     account = rt.store.accounts.read(account_id)
     if account is None or account.sealed_token is None:
         raise AuthExpiredError("The account was disconnected.", code="account_disconnected")
-    tokens = rt.vault.open(account.sealed_token, account_id)
+    tokens = replace(rt.vault.open(account.sealed_token, account_id), server=account.server)
     if account.token_version != used_version and account.status is AccountStatus.ACTIVE:
         return Renewed(tokens, account.token_version)
     return account, tokens

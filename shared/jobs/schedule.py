@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -98,8 +98,9 @@ def creation(
         field = f"platforms[{index}]"
         account = around.accounts.get(target.account_id)
         problems += target_problems(field, target, account, order.company_id, rt)
+        content = target.custom_content or order.content
         problems += draft_problems(
-            field, target.platform, target.custom_content or order.content, media, target, rt
+            field, target.platform, content, media, target, rt, account=account
         )
     if problems or when is None:
         raise RefusedError(problems)
@@ -161,11 +162,15 @@ def draft_problems(
     media: tuple[MediaItem, ...],
     target: Target,
     rt: Runtime,
+    *,
+    account: SocialAccount | None,
 ) -> list[Problem]:
-    """Every limit of the platform that this text, media and options would break."""
+    """Every limit of platform or account that this text, media and options would break."""
     if platform not in rt.platforms:
         return []
     draft = Draft(content, media, target.options)
+    if account is not None:
+        draft = replace(draft, platform_user_id=account.platform_user_id, limits=account.limits)
     found = rt.platforms[platform].check(draft)
     return [Problem(f"{field}.{p.field}", p.code, p.message) for p in found]
 

@@ -10,9 +10,10 @@ the post with `commits=True`; what a lost answer to that call means is the drive
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
@@ -37,11 +38,17 @@ from shared.domain.media import MediaItem
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is to be posted, as far as limits can be checked before there is a delivery."""
+    """What is to be posted, as far as limits can be checked before there is a delivery.
+
+    `platform_user_id` tells the kind of account where a platform has several; `limits` are the
+    account's own, where they differ from its platform's: `textChars`, `mediaItems`.
+    """
 
     text: str
     media: tuple[MediaItem, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    platform_user_id: str | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,8 @@ class Request:
     """One HTTP request. At most one of `json`, `form` (with `files`) and `media` is its body.
 
     `files` maps a multipart field to the media item that is streamed into it; `media` streams the
-    item's bytes as the body itself.
+    item's bytes as the body itself. `secrets` are the parts of the URL that nobody may read, on a
+    platform that wants its token there.
     """
 
     method: str
@@ -98,6 +106,7 @@ class Request:
     form: Mapping[str, str] | None = None
     files: Mapping[str, MediaItem] | None = None
     media: MediaItem | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,22 +243,33 @@ class Limits:
 
 _ID = re.compile(r"[\w:.\-]*")
 _CREDENTIALS = frozenset({"access_token", "refresh_token", "client_secret"})
+_SERVER = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
 
 
 def _private(request: Request) -> Iterator[str]:
     """What this request says that no log may: its credential, and all that is not a mere id."""
     yield from request.headers.get("Authorization", "").split()[1:]
+    yield from request.secrets
     waiting: list[Any] = [request.json, request.form]
     while waiting:
         match waiting.pop():
             case str(text) if not _ID.fullmatch(text):
                 yield text
                 yield text.replace("\\", "")
+                waiting.append(_unfolded(text))
             case Mapping() as fields:
                 waiting += fields.values()
                 yield from (fields[name] for name in _CREDENTIALS & fields.keys())
             case list() | tuple() as items:
                 waiting += items
+
+
+def _unfolded(text: str) -> Any:
+    """What a form's field says where it is JSON itself."""
+    try:
+        return json.loads(text) if text.startswith("{") else None
+    except ValueError:
+        return None
 
 
 def fields_of(reply: httpx.Response) -> dict[str, Any]:
@@ -269,6 +289,11 @@ def answered_at(reply: httpx.Response) -> datetime | None:
         return None
 
 
+def is_server(name: str | None) -> bool:
+    """Whether it is a host's public name: no address, port, path or user."""
+    return name is not None and _SERVER.fullmatch(name) is not None
+
+
 class Options(BaseModel):
     """A platform's own options; each adapter subclasses it. Unknown names are refused."""
 
@@ -283,7 +308,10 @@ class Options(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Our registration with a platform, from settings: where it answers and who we are there."""
+    """Our registration with a platform, from settings: where it answers and who we are there.
+
+    `api_url` may hold `{server}`: each account has its own there.
+    """
 
     api_url: str
     client_id: str | None = None
@@ -346,6 +374,21 @@ class Platform:
         """Whether these tokens can be exchanged for newer ones without their owner."""
         return self.refreshes and tokens.refresh_token is not None
 
+    # where it answers
+
+    @property
+    def federated(self) -> bool:
+        """Whether each account has its own server."""
+        return "{server}" in self.app.api_url
+
+    def host(self, server: str | None) -> str:
+        """The API's address; that of the account's own server where the platform has many."""
+        if not self.federated:
+            return self.app.api_url
+        if not is_server(server):
+            raise PermanentError(f"The account's {self.label} server is unknown", code="no_server")
+        return self.app.api_url.replace("{server}", server or "")
+
     # reading answers
 
     def classify(self, call: Call, reply: httpx.Response) -> PlatformError | None:
@@ -397,6 +440,18 @@ class Platform:
         """Length as this platform counts it."""
         return len(text)
 
+    def draft_length(self, draft: Draft) -> int:
+        """All that counts against `text_chars`."""
+        return self.text_length(draft.text)
+
+    def limits_of(self, draft: Draft) -> Limits:
+        """`limits`, with what the account's own say instead."""
+        own = {
+            "text_chars": draft.limits.get("textChars"),
+            "media_items": draft.limits.get("mediaItems"),
+        }
+        return replace(self.limits, **{name: most for name, most in own.items() if most})
+
     def check(self, draft: Draft) -> list[Problem]:
         """Every limit that the draft breaks; `field` is relative to the target."""
         limits = self.limits
@@ -414,14 +469,14 @@ class Platform:
         return problems
 
     def _check_text(self, draft: Draft) -> list[Problem]:
-        length, most = self.text_length(draft.text), self.limits.text_chars
+        length, most = self.draft_length(draft), self.limits_of(draft).text_chars
         if length <= most:
             return []
         sentence = f"The text counts {length} on {self.label}, which takes at most {most}."
         return [Problem("content", "text_too_long", sentence)]
 
     def _check_media(self, draft: Draft) -> list[Problem]:
-        limits, media = self.limits, draft.media
+        limits, media = self.limits_of(draft), draft.media
         problems = []
         if len(media) > limits.media_items:
             sentence = f"{self.label} takes at most {limits.media_items} items, not {len(media)}."

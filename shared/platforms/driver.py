@@ -220,7 +220,11 @@ class Driver:
             return {"content": stack.enter_context(self._media.open(request.media))}
         if request.files is not None:
             files = {
-                field: (item.id, stack.enter_context(self._media.open(item)), item.content_type)
+                field: (
+                    item.file_name,
+                    stack.enter_context(self._media.open(item)),
+                    item.content_type,
+                )
                 for field, item in request.files.items()
             }
             return {"data": request.form, "files": files}
@@ -231,7 +235,10 @@ class Driver:
 
 def request_hash(request: Request) -> str:
     """What is about to be sent, without the credentials: kept with the committing mark."""
-    shown = repr((request.method, request.url, request.params, request.json, request.form))
+    url = request.url
+    for secret in request.secrets:
+        url = url.replace(secret, "…")
+    shown = repr((request.method, url, request.params, request.json, request.form))
     return hashlib.sha256(shown.encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ No redirect is followed, nothing is retried, no proxy of the environment is used
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -22,6 +23,9 @@ import httpx
 
 BODY_BYTES = 2 * 1024 * 1024  # of an answer; no platform's answer to a post comes near
 CONNECT_SECONDS = 5.0
+
+# httpx tells every URL to whoever listens, and some platforms want their token in it.
+logging.getLogger("httpx").disabled = True
 
 # What httpcore raises when the other side, or the way there, fails.
 FAILURES = (

@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 import sysconfig
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -96,25 +96,39 @@ def lay_out(requirements: Path, into: Path) -> Path:
         if not line.startswith("#")
         and ((requirement := Requirement(line)).marker is None or requirement.marker.evaluate())
     }
-    for path, owners in sorted(installed().items()):
-        linked = any((into / parent).is_symlink() for parent in path.parents)
-        if owners <= wanted and not linked:
-            (into / path).parent.mkdir(parents=True, exist_ok=True)
-            (into / path).symlink_to(site_packages() / path)
+    _link(installed(), wanted, site_packages(), into)
     return into
 
 
+@dataclass
+class Node:
+    """A file or folder of site-packages, and whose it is: many packages share `google`."""
+
+    owners: set[str] = field(default_factory=set)
+    inside: dict[str, Node] = field(default_factory=dict)
+
+
+def _link(folder: Node, wanted: set[str], source: Path, into: Path) -> None:
+    into.mkdir(parents=True, exist_ok=True)
+    for name, node in folder.inside.items():
+        if node.owners <= wanted:
+            (into / name).symlink_to(source / name)
+        elif node.owners & wanted and node.inside:
+            _link(node, wanted, source / name, into / name)
+
+
 @cache
-def installed() -> Mapping[Path, frozenset[str]]:
-    """Every file and folder of site-packages, and whose it is: many share the folder `google`."""
-    owners: defaultdict[Path, set[str]] = defaultdict(set)
+def installed() -> Node:
+    root = Node()
     for package in metadata.distributions(path=[str(site_packages())]):
-        for file in package.files or ():
-            if ".." not in file.parts:  # a script
-                path = Path(file)
-                for part in (path, *path.parents[:-1]):
-                    owners[part].add(canonicalize_name(package.metadata["Name"]))
-    return {path: frozenset(names) for path, names in owners.items()}
+        owner = canonicalize_name(package.metadata["Name"])
+        for line in (package.read_text("RECORD") or "").splitlines():
+            node = root
+            for name in line.partition(",")[0].split("/"):
+                node = node.inside.setdefault(name, Node())
+                node.owners.add(owner)
+    root.inside.pop("..", None)  # scripts
+    return root
 
 
 def site_packages() -> Path:

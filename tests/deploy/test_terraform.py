@@ -96,6 +96,19 @@ def test_the_committed_schema_holds_what_is_used_and_nothing_else() -> None:
         }
 
 
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)]
+)
+def test_a_missing_program_fails_where_everything_has_to_be_checked(
+    monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CI", ci)
+
+    with pytest.raises(outcome, match="terraform is not installed"):
+        terraform_or_skip()
+
+
 def runs() -> set[str]:
     texts = [file.read_text() for file in (FOLDER / "tests").glob("*.tftest.hcl")]
     return set(re.findall(r'^run "(\w+)"', "\n".join(texts), re.MULTILINE))

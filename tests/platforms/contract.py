@@ -51,6 +51,7 @@ class PlatformContract:
 
     platform_class: ClassVar[type[Platform]]
     user_id: ClassVar[str]
+    server: ClassVar[str | None] = None  # the account's, on a federated platform
     media: ClassVar[tuple[MediaItem, ...]] = (item(1), item(2))
     create: ClassVar[str] = "create post"  # the call that commits
     upload: ClassVar[str] = "upload"  # one that comes before it
@@ -75,6 +76,7 @@ class PlatformContract:
             platform_user_id=self.user_id,
             media=self.media,
             handle="acme",
+            server=self.server,
         )
         return replace(plain, **changes)
 
@@ -219,47 +221,11 @@ class PlatformContract:
 
     # not accepted, and safe to repeat
 
-    @pytest.mark.parametrize("kind", ["error_before", "error_after", "drop_before", "garbage"])
-    def test_trouble_before_the_commit_is_transient(
-        self, stage: Stage, platform: Platform, kind: Any
-    ) -> None:
-        stage.server.misbehave(platform.name, self.upload, kind)
-
-        error = self.fail(stage, platform)
-
-        assert isinstance(error, TransientError)
-        assert stage.marks == []
-        assert self.posts(stage) == 0
-
     def test_what_was_never_connected_is_transient(self, stage: Stage) -> None:
         nowhere = f"http://127.0.0.1:{unused_port()}"
         platform = self.platform_class(App(api_url=nowhere, auth_url=nowhere))
 
         assert isinstance(self.fail(stage, platform), TransientError)
-
-    # going on
-
-    def test_nothing_is_uploaded_twice(self, stage: Stage, platform: Platform) -> None:
-        stage.server.misbehave(platform.name, self.create, "throttle")
-        self.fail(stage, platform)
-        uploads = len(stage.server.calls(platform.name, self.upload))
-
-        published = stage.publish(platform, self.delivery(state=stage.kept[-1]), TOKEN)
-
-        assert isinstance(published, Published)
-        assert len(stage.server.calls(platform.name, self.upload)) == uploads > 0
-        assert self.posts(stage) == 1
-
-    def test_an_interrupted_upload_goes_on(self, stage: Stage, platform: Platform) -> None:
-        second = lambda _: len(stage.server.calls(platform.name, self.upload)) == 2  # noqa: E731
-        stage.server.misbehave(platform.name, self.upload, "error_before", when=second)
-        self.fail(stage, platform)
-
-        published = stage.publish(platform, self.delivery(state=stage.kept[-1]), TOKEN)
-
-        assert isinstance(published, Published)
-        hashes = [shown.sha256 for shown in stage.server.posts(platform.name)[0].media]
-        assert len(set(hashes)) == 2
 
     # discretion
 
@@ -346,10 +312,53 @@ class PlatformContract:
 
         assert (problem.field, problem.code) == ("options.colour", "option_invalid")
 
-    # tokens
+
+class Uploads(PlatformContract):
+    """Besides: a platform that is sent something before the post."""
+
+    @pytest.mark.parametrize("kind", ["error_before", "error_after", "drop_before", "garbage"])
+    def test_trouble_before_the_commit_is_transient(
+        self, stage: Stage, platform: Platform, kind: Any
+    ) -> None:
+        stage.server.misbehave(platform.name, self.upload, kind)
+
+        error = self.fail(stage, platform)
+
+        assert isinstance(error, TransientError)
+        assert stage.marks == []
+        assert self.posts(stage) == 0
+
+    def test_nothing_is_uploaded_twice(self, stage: Stage, platform: Platform) -> None:
+        stage.server.misbehave(platform.name, self.create, "throttle")
+        self.fail(stage, platform)
+        uploads = len(stage.server.calls(platform.name, self.upload))
+
+        published = stage.publish(platform, self.delivery(state=stage.kept[-1]), TOKEN)
+
+        assert isinstance(published, Published)
+        assert len(stage.server.calls(platform.name, self.upload)) == uploads > 0
+        assert self.posts(stage) == 1
+
+    def test_an_interrupted_upload_goes_on(self, stage: Stage, platform: Platform) -> None:
+        second = lambda _: len(stage.server.calls(platform.name, self.upload)) == 2  # noqa: E731
+        stage.server.misbehave(platform.name, self.upload, "error_before", when=second)
+        self.fail(stage, platform)
+
+        published = stage.publish(platform, self.delivery(state=stage.kept[-1]), TOKEN)
+
+        assert isinstance(published, Published)
+        hashes = [shown.sha256 for shown in stage.server.posts(platform.name)[0].media]
+        assert len(set(hashes)) == 2
+
+
+class Refreshes(PlatformContract):
+    """Besides: a platform whose tokens end and are exchanged."""
+
+    def tokens(self) -> Tokens:
+        return Tokens(TOKEN, REFRESH_TOKEN, server=self.server)
 
     def test_a_refresh_brings_a_token_that_works(self, stage: Stage, platform: Platform) -> None:
-        grant = stage.refresh(platform, Tokens(TOKEN, REFRESH_TOKEN))
+        grant = stage.refresh(platform, self.tokens())
 
         assert grant.access_token != TOKEN
         assert grant.expires_in is not None
@@ -363,7 +372,7 @@ class PlatformContract:
         stage.server.revoke(REFRESH_TOKEN)
 
         with pytest.raises(AuthExpiredError) as caught:
-            stage.refresh(platform, Tokens(TOKEN, REFRESH_TOKEN))
+            stage.refresh(platform, self.tokens())
 
         assert REFRESH_TOKEN not in str(caught.value)
 
@@ -372,17 +381,17 @@ class PlatformContract:
             stage.server.misbehave(platform.name, "refresh", kind)
 
             with pytest.raises(TransientError):
-                stage.refresh(platform, Tokens(TOKEN, REFRESH_TOKEN))
+                stage.refresh(platform, self.tokens())
 
 
-class RefreshesAsClient(PlatformContract):
+class RefreshesAsClient(Refreshes):
     """Besides: a platform that wants to know which app refreshes."""
 
     def test_our_own_bad_credentials_expire_nobody(self, stage: Stage, platform: Platform) -> None:
         app = replace(platform.app, client_secret="wrong")
 
         with pytest.raises(PermanentError):
-            stage.refresh(self.platform_class(app), Tokens(TOKEN, REFRESH_TOKEN))
+            stage.refresh(self.platform_class(app), self.tokens())
 
 
 def perform(step: Any, files: Files) -> Any:

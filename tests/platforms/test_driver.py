@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import logging
 import re
 import socket
 import threading
@@ -478,3 +480,46 @@ def test_a_quoted_text_or_token_is_taken_out() -> None:
 
     assert error is not None
     assert error.message == "PUBLIC: '…' '…' … …"
+
+
+def test_a_text_inside_a_forms_json_is_taken_out_too() -> None:
+    class Quoting(Plain):
+        def message(self, reply: httpx.Response) -> str:
+            return reply.text
+
+    form = {"payload_json": json.dumps({"content": 'Fresh "bread"'})}
+    call = Call(Request("POST", "https://a.example", form=form), "create")
+
+    error = Quoting().classify(call, httpx.Response(400, text='cannot take Fresh "bread"'))
+
+    assert error is not None
+    assert error.message == "cannot take …"
+
+
+# --- a token in a URL -----------------------------------------------------------------------------
+
+
+def test_a_token_in_a_url_reaches_neither_error_hash_nor_log(
+    plain_driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Quoting(Plain):
+        def message(self, reply: httpx.Response) -> str:
+            return reply.text
+
+    def steps(platform: Plain) -> Flow:
+        url = f"{platform.app.api_url}/hooks/secret-token"
+        yield Call(Request("POST", url, json={}, secrets=("secret-token",)), "create", commits=True)
+        return Published("110")
+
+    caplog.set_level(logging.DEBUG)
+    attempt = Attempt()
+    with serving(answer(400, b"no /hooks/secret-token here")) as server:
+        platform = Quoting(App(api_url=server.url))
+        platform.steps = steps
+        with pytest.raises(PermanentError) as caught:
+            attempt.run(plain_driver, platform)
+        asked = Request("POST", f"{server.url}/hooks/…", json={})
+
+    assert "no /hooks/… here" in str(caught.value)
+    assert attempt.marks == [request_hash(asked)]
+    assert "secret-token" not in caplog.text

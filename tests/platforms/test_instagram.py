@@ -18,7 +18,7 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Delivery, Draft, Platform, Processing, Published
 from shared.platforms.instagram import Instagram
-from tests.platforms.contract import TEXT, TOKEN, PlatformContract, classified, turn
+from tests.platforms.contract import TEXT, TOKEN, Refreshes, Uploads, classified, turn
 from tests.platforms.stage import Stage, item
 from tests.sandbox.platforms.values import Answer
 
@@ -30,7 +30,7 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
     return {"error": error | ({"error_subcode": subcode} if subcode else {})}
 
 
-class TestInstagram(PlatformContract):
+class TestInstagram(Uploads, Refreshes):
     platform_class = Instagram
     user_id = "17841400008460056"
     create = PUBLISH

@@ -23,6 +23,7 @@ from tests.platforms.contract import (
     TEXT,
     TOKEN,
     RefreshesAsClient,
+    Uploads,
     classified,
     turn,
 )
@@ -34,7 +35,7 @@ ORGANIZATION = "urn:li:organization:2414183"
 ARTICLE = {"source": "https://bakery.example/7", "title": "Bread at 7", "description": "Warm."}
 
 
-class TestLinkedIn(RefreshesAsClient):
+class TestLinkedIn(Uploads, RefreshesAsClient):
     platform_class = LinkedIn
     user_id = ORGANIZATION
     upload = "begin upload"

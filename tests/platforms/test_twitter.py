@@ -28,6 +28,7 @@ from tests.platforms.contract import (
     TEXT,
     TOKEN,
     RefreshesAsClient,
+    Uploads,
     classified,
     turn,
 )
@@ -38,7 +39,7 @@ VECTORS = Path(__file__).parents[2] / "../shared/contracts/text/x-weighted-lengt
 PROBLEMS = "https://api.twitter.com/2/problems"
 
 
-class TestTwitter(RefreshesAsClient):
+class TestTwitter(Uploads, RefreshesAsClient):
     platform_class = Twitter
     user_id = "2244994945"
     refused = Answer(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol
+
+from werkzeug.formparser import FormDataParser
 
 from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
 
@@ -148,6 +152,33 @@ class Dialect:
             if same and [item.sha256 for item in post.media] == shown:
                 return post
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file inside a multipart body."""
+
+    filename: str
+    content_type: str
+    body: bytes
+
+
+def multipart(received: Received) -> tuple[dict[str, str], dict[str, Part]]:
+    """The fields and the files of a body. Raises ValueError where it is no multipart body."""
+    if received.content_type != "multipart/form-data":
+        raise ValueError("the body is not multipart/form-data")
+    options = received.headers["content-type"].split(";")[1:]
+    _, form, files = FormDataParser(silent=False).parse(
+        io.BytesIO(received.body),
+        received.content_type,
+        len(received.body),
+        dict(pair.strip().split("=", 1) for pair in options),
+    )
+    parts = {
+        name: Part(file.filename or "", file.content_type or "", file.read())
+        for name, file in files.items()
+    }
+    return form.to_dict(), parts
 
 
 def content_type_of(body: bytes) -> str | None:

@@ -1,8 +1,9 @@
 """Every platform on one port of this machine, as far as we use it.
 
-Each lives under its own prefix (`/linkedin`, `/linkedin-auth`, `/twitter`, `/instagram`); `/files`
-serves what a test hosts. A request that the platform's contract does not allow is refused as the
-platform would. What was accepted is in `posts()`, what arrived in `requests`.
+Each lives under its own prefix (`/linkedin`, `/linkedin-auth`, `/twitter`, …), a federated one with
+the account's server after it; `/files` serves what a test hosts. A request that the platform's
+contract does not allow is refused as the platform would. What was accepted is in `posts()`, what
+arrived in `requests`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from wsgiref.handlers import format_date_time
 
+from tests.sandbox.platforms.bluesky import BlueskyDialect
 from tests.sandbox.platforms.dialect import Dialect, Now
+from tests.sandbox.platforms.discord import DiscordDialect
 from tests.sandbox.platforms.instagram import InstagramDialect
 from tests.sandbox.platforms.linkedin import LinkedInDialect
+from tests.sandbox.platforms.mastodon import MastodonDialect
 from tests.sandbox.platforms.misbehaviour import Kind, Misbehaviour
 from tests.sandbox.platforms.twitter import TwitterDialect
 from tests.sandbox.platforms.values import Answer, Post, Received, Refused, Token
@@ -41,7 +45,13 @@ class PlatformServer:
         self.linkedin = LinkedInDialect(clock, lambda: self.url)
         self.twitter = TwitterDialect(clock, lambda: self.url)
         self.instagram = InstagramDialect(clock, lambda: self.url)
-        dialects: tuple[Dialect, ...] = (self.linkedin, self.twitter, self.instagram)
+        self.mastodon = MastodonDialect(clock, lambda: self.url)
+        self.bluesky = BlueskyDialect(clock, lambda: self.url)
+        self.discord = DiscordDialect(clock, lambda: self.url)
+        dialects: tuple[Dialect, ...] = (
+            *(self.linkedin, self.twitter, self.instagram),
+            *(self.mastodon, self.bluesky, self.discord),
+        )
         self._dialects = {dialect.name: dialect for dialect in dialects}
         self._misbehaviours: list[Misbehaviour] = []
         self._files: dict[str, tuple[bytes, str]] = {}
@@ -96,6 +106,9 @@ class PlatformServer:
             "TWITTER_CLIENT_ID": self.twitter.client_id,
             "TWITTER_CLIENT_SECRET": self.twitter.client_secret,
             "INSTAGRAM_API_URL": f"{self.url}/instagram",
+            "BLUESKY_API_URL": f"{self.url}/bluesky/{{server}}",
+            "DISCORD_API_URL": f"{self.url}/discord",
+            "MASTODON_API_URL": f"{self.url}/mastodon/{{server}}",
         }
 
     # what there is

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from werkzeug.formparser import FormDataParser
-
 from tests.sandbox.platforms import metrics
-from tests.sandbox.platforms.dialect import Dialect, Route, check_fields, content_type_of
+from tests.sandbox.platforms.dialect import (
+    Dialect,
+    Route,
+    check_fields,
+    content_type_of,
+    multipart,
+)
 from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
 
 FIRST_SNOWFLAKE = datetime.fromtimestamp(1288834974.657, UTC)
@@ -118,20 +121,13 @@ class TwitterDialect(Dialect):
 
     def _parts(self, received: Received) -> tuple[dict[str, str], bytes]:
         """The fields of a multipart body, and its `media`."""
-        if received.content_type != "multipart/form-data":
-            raise self._invalid("the body is not multipart/form-data")
-        _, form, files = FormDataParser(silent=False).parse(
-            io.BytesIO(received.body),
-            received.content_type,
-            len(received.body),
-            dict(
-                pair.strip().split("=", 1)
-                for pair in received.headers["content-type"].split(";")[1:]
-            ),
-        )
+        try:
+            form, files = multipart(received)
+        except ValueError as error:
+            raise self._invalid(str(error)) from None
         if set(files) != {"media"}:
             raise self._invalid("media is required")
-        return form.to_dict(), files["media"].read()
+        return form, files["media"].body
 
     def create_post(self, received: Received) -> Answer:
         _, account = self._account(received)
