@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -12,17 +13,17 @@ from typing import TYPE_CHECKING
 from shared import config
 from shared.observability import Log
 from shared.platforms.base import App, Platform
-from shared.platforms.registry import PLATFORMS, registered
+from shared.platforms.registry import Registry
 from shared.queue.tasks import TaskQueue
 from shared.security.callers import Callers
 from shared.security.tokens import Vault, parse_keys
-from shared.storage.files import Files
-from shared.storage.media import MediaStorage
 from shared.store.clock import Clock
 from shared.store.store import Store
 
 if TYPE_CHECKING:
     from shared.platforms.driver import Driver
+    from shared.storage.files import Files
+    from shared.storage.media import MediaStorage
 
 
 @dataclass
@@ -74,8 +75,8 @@ class Runtime:
         )
 
     @cached_property
-    def platforms(self) -> dict[str, Platform]:
-        return registered({platform.name: self._app(platform) for platform in PLATFORMS})
+    def platforms(self) -> Mapping[str, Platform]:
+        return Registry(self._app)
 
     def _app(self, platform: type[Platform]) -> App:
         setting = self.environment.app
@@ -94,10 +95,14 @@ class Runtime:
 
     @cached_property
     def media(self) -> MediaStorage:
+        from shared.storage.media import MediaStorage
+
         return MediaStorage(bucket=self.environment.settings.media_bucket)
 
     @cached_property
     def files(self) -> Files:
+        from shared.storage.files import Files
+
         settings = self.environment.settings
         bucket = settings.bulk_bucket or settings.media_bucket
         if bucket is None:

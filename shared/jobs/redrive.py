@@ -195,6 +195,8 @@ def _sent_again(letter_id: str, letter: DeadLetter, wanted: Redrive, rt: Runtime
         log, current = whole.logs[delivery], whole.letters.get(delivery)
         if current is None or log.generation != letter.generation:
             raise _MovedOnError
+        if current.status is LetterStatus.REDRIVEN:  # read after the log: already of the next one
+            raise _MovedOnError
         redrives.need_open(current)
         change = redrives.redrive(current, log, wanted.latest_at, wanted.person, now)
         problems = _problems(change.log, account, rt)

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 from google.cloud import firestore
 
 from shared.store.accounts import Accounts
-from shared.store.bulk import BulkJobs
 from shared.store.clock import Clock
-from shared.store.dead_letters import DeadLetters
 from shared.store.deliveries import Deliveries
 from shared.store.firestore import Firestore
-from shared.store.media_assets import MediaAssets
-from shared.store.posts import Posts
 
 if TYPE_CHECKING:
     from shared.store.alerts import Alerts
     from shared.store.analytics import Analytics
     from shared.store.audit import Audit
+    from shared.store.bulk import BulkJobs
     from shared.store.controls import Switches
+    from shared.store.dead_letters import DeadLetters
     from shared.store.locks import Slots
+    from shared.store.media_assets import MediaAssets
     from shared.store.oversight import Oversight
+    from shared.store.posts import Posts
     from shared.store.retention import Retention
     from shared.store.scheduled_jobs import ScheduledJobs
 
@@ -34,13 +34,9 @@ class Store:
         self._db = db
         self.clock = clock
         self.accounts = Accounts(db)
-        self.dead_letters = DeadLetters(db)
         self.deliveries = Deliveries(db)
-        self.media_assets = MediaAssets(db)
-        self.posts = Posts(db)
-        self.bulk = BulkJobs(db, self.posts)
 
-    # What one or two functions ask for: a function that publishes never loads it.
+    # What other functions ask for: one that publishes never loads it.
 
     @cached_property
     def alerts(self) -> Alerts:
@@ -61,10 +57,34 @@ class Store:
         return Audit(self._db)
 
     @cached_property
+    def bulk(self) -> BulkJobs:
+        from shared.store.bulk import BulkJobs
+
+        return BulkJobs(self._db, self.posts)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters:
+        from shared.store.dead_letters import DeadLetters
+
+        return DeadLetters(self._db)
+
+    @cached_property
+    def media_assets(self) -> MediaAssets:
+        from shared.store.media_assets import MediaAssets
+
+        return MediaAssets(self._db)
+
+    @cached_property
     def oversight(self) -> Oversight:
         from shared.store.oversight import Oversight
 
         return Oversight(self._db)
+
+    @cached_property
+    def posts(self) -> Posts:
+        from shared.store.posts import Posts
+
+        return Posts(self._db)
 
     @cached_property
     def retention(self) -> Retention:
