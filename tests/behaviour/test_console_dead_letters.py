@@ -66,6 +66,31 @@ def test_two_processes_that_redrive_at_once_send_once_and_say_the_same(console: 
     assert len(console.audit("action")) == 1
 
 
+def test_whoever_is_overtaken_between_two_reads_is_told_the_same(console: Console) -> None:
+    twitter = console.world.account("twitter")
+    post_id = console.refused(twitter)
+    body = {"ids": [console.letter_of(post_id, twitter)]}
+    reads = iter((False, True))  # its letter alone, and again after its delivery
+    overtaken = console.stack.proxy.hold(
+        "BatchGetDocuments",
+        when=lambda request: (
+            any("/deadLetters/" in name for name in request.documents) and next(reads, False)
+        ),
+    )
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(console.done, "/dead-letters/redrive", body)
+        overtaken.arrived()
+        quick = console.done("/dead-letters/redrive", body)
+        overtaken.open()
+        late = slow.result()
+    console.stack.settle()
+
+    assert late == quick
+    assert len(console.stack.platforms.posts("twitter")) == 1
+    assert len(console.audit("action")) == 1
+
+
 def test_a_redrive_by_filter_rehearses_and_then_sends_only_what_matches(console: Console) -> None:
     world = console.world
     posts = [console.refused(world.account("twitter")) for _ in range(2)]
