@@ -133,6 +133,12 @@ BROKEN: list[tuple[checks.Check, Break | None, Change | None, str]] = [
         None,
         "publish_post is deployed as publish_post",
     ),
+    (
+        checks.functions,
+        lambda stands: function("maintain", stands)["build_config"][0].update(runtime="python310"),
+        None,
+        "maintain runs on python310",
+    ),
     # who may call
     (
         checks.callers_are_admitted,
@@ -432,6 +438,14 @@ BROKEN: list[tuple[checks.Check, Break | None, Change | None, str]] = [
         ),
         None,
         "waits for the status published, which no delivery has",
+    ),
+    (
+        checks.events,
+        lambda stands: metric("swept", stands).update(
+            filter=metric("swept", stands)["filter"].replace("cloud_run_revision", "cloud_function")
+        ),
+        None,
+        "metric swept does not listen to every function's lines",
     ),
     (
         checks.figures,

@@ -49,6 +49,7 @@ NOT_SET = {
     "WEBHOOK_SECRET_PREVIOUS": "while the secret is rotated",
     "WEBHOOK_URL": "the rule of project, region and name holds",
 }
+RUNTIMES = {"python311", "python312", "python313"}  # what the pins are for, and Google runs
 LONG_TEXTS = {"content", "errorMessage", "message", "rawResponse", "sealedToken"}
 SMALL = {"controls", "mediaAssets"}  # a handful of documents, or seldom written
 BUSY = {"publishLogs", "scheduledPosts", "idempotencyMarkers"}  # hundreds of writes a second
@@ -116,6 +117,8 @@ def functions(deployed: Deployed, code: Code) -> Problems:
         entry = function["build_config"][0]["entry_point"]
         if entry not in code.functions[name].entry_points:
             yield f"{name} enters at {entry}, which its main.py does not have"
+        if function["build_config"][0]["runtime"] not in RUNTIMES:
+            yield f"{name} runs on {function['build_config'][0]['runtime']}"
         if function["name"] != name.replace("_", "-"):
             yield f"{name} is deployed as {function['name']}"
 
@@ -517,6 +520,7 @@ def backoffs(deployed: Deployed, queue: str) -> timedelta:
 
 def events(deployed: Deployed, code: Code) -> Problems:
     """Metrics and alerts filter by events, fields and statuses that lines have."""
+    services = {f["name"] for f in deployed.of("google_cloudfunctions2_function").values()}
     readers = [
         (f"metric {metric['name']}", metric["filter"], metric["label_extractors"] or {}, metric)
         for metric in deployed.of("google_logging_metric").values()
@@ -526,12 +530,17 @@ def events(deployed: Deployed, code: Code) -> Problems:
         for policy in deployed.of("google_monitoring_alert_policy").values()
         for condition in policy["conditions"]
         for log in condition["condition_matched_log"]
-        if 'resource.type="cloud_run_revision"' in log["filter"]  # ours; others have no events
+        if 'resource.type="cloud_scheduler_job"' not in log["filter"]  # Google's own lines
     ]
     for reader, text, labels, metric in readers:
         named = filtered(text, "event")
         if not named:
             yield f"{reader} filters by no event"
+        heard = set(
+            re.findall(r'"([\w-]+)"', text.partition("service_name=(")[2].partition(")")[0])
+        )
+        if 'resource.type="cloud_run_revision"' not in text or heard != services:
+            yield f"{reader} does not listen to every function's lines"
         for event in sorted(named - code.events):
             yield f"{reader} waits for {event}, which no line has"
         for status in sorted(filtered(text, "status") - set(Status)):

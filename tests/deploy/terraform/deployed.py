@@ -161,7 +161,9 @@ def check(terraform: str, schema: Path, into: Path, version: str) -> Checked:
     cut_schema.write_text(json.dumps(cut(json.loads(schema.read_text()), used_types(folder))))
     filters = [] if schema == COMMITTED_SCHEMA else ["-filter=tests/whole.tftest.hcl"]
     with serving(cut_schema) as env:
-        variables = os.environ | env | {"TF_DATA_DIR": str(into / "data"), "TF_IN_AUTOMATION": "1"}
+        own = {"TF_DATA_DIR": str(into / "data"), "TF_IN_AUTOMATION": "1"}
+        own["GOGC"] = "400"  # a fifth of its time is collecting garbage
+        variables = os.environ | env | own
 
         def run(*arguments: str) -> subprocess.CompletedProcess[str]:
             command = [terraform, f"-chdir={folder}", *arguments]
