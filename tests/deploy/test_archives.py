@@ -25,6 +25,8 @@ FUNCTIONS = sorted(set(pins.files()) - {"all", "dev"})
 SLOW_TO_LOAD = ("google.cloud.storage", "google_crc32c", "twitter_text")
 COMES_TO_LOAD = {
     "publish_post": ["google.cloud.storage", "google_crc32c"],  # media are read when published
+    "bulk": ["google.cloud.storage", "twitter_text"],
+    "console": ["twitter_text"],
     "schedule_post": ["twitter_text"],  # text is counted when scheduled
 }
 OURS_AT_MOST = 70  # modules of ours in `publish_post`; each costs a few ms of every cold start
