@@ -33,7 +33,7 @@ class Run:
         temporary.mkdir(parents=True)
         self.temporary = temporary
         self.output = temporary.with_suffix(".txt")
-        environment = {**os.environ, "TMPDIR": str(temporary)}
+        environment = {**outside_make(), "TMPDIR": str(temporary)}
         with self.output.open("w") as out:
             self.process = subprocess.Popen(
                 command,
@@ -245,7 +245,8 @@ def test_a_half_made_environment_is_made_anew_even_by_two_at_once(tmp_path: Path
     command = ["tools/set-up", "runtime"]
 
     both = [
-        subprocess.Popen(command, cwd=fresh, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(command, cwd=fresh, stdout=subprocess.PIPE, text=True, env=outside_make())
+        for _ in range(2)
     ]
     said = [one.communicate()[0] for one in both]
     again = said_by(command, fresh, {})
@@ -305,13 +306,19 @@ def small_checkout(folder: Path, requirements: str = "# nothing\n") -> Path:
     return folder
 
 
+def outside_make() -> dict[str, str]:
+    """The environment without what a `make` around the tests tells the ones inside."""
+    told = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "PYTHON"}
+    return {name: text for name, text in os.environ.items() if name not in told}
+
+
 def set_up_in(folder: Path, environment: Mapping[str, str]) -> str:
     return said_by(["tools/set-up", "runtime"], folder, environment)
 
 
 def said_by(command: list[str], folder: Path, environment: Mapping[str, str]) -> str:
     """All that it says, errors too."""
-    kept = {name: text for name, text in os.environ.items() if name != "JAVA_HOME"}
+    kept = {name: text for name, text in outside_make().items() if name != "JAVA_HOME"}
     ran = subprocess.run(
         command,
         cwd=folder,

@@ -51,19 +51,19 @@ def test_a_failing_delivery_shows_each_attempt_and_when_the_next_one_is(world: W
 
 
 def test_an_unknown_outcome_shows_its_evidence(world: World) -> None:
-    twitter = world.account("twitter")
-    world.stack.platforms.misbehave("twitter", "create post", "drop_after")
-    post_id = world.schedule(twitter)
+    account = world.account("linkedin")
+    world.stack.platforms.misbehave("linkedin", "create post", "drop_after")
+    post_id = world.schedule(account)
     world.stack.settle()
 
-    shown = world.delivery(post_id, twitter)
+    shown = world.delivery(post_id, account)
 
     assert shown["status"] == "unknown"
     assert shown["errorCode"] == "no_answer"
     evidence = shown["evidence"]
     assert evidence["unsettledSince"] == evidence["committing"]["at"]
     assert len(evidence["committing"]["requestHash"]) == 64
-    assert world.status(post_id)["errorMessage"].startswith("twitter: create post")
+    assert world.status(post_id)["errorMessage"].startswith("linkedin: create post")
 
 
 def test_another_companys_post_and_one_that_never_was_are_not_found(world: World) -> None:

@@ -17,18 +17,21 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from shared.platforms.registry import NAMES
 from tests.sandbox.functions import build
 from tools import imports, pins
 
 FUNCTIONS = sorted(set(pins.files()) - {"all", "dev"})
 # Imported inside functions of ours, never while loading; only these functions come to call them.
-SLOW_TO_LOAD = ("google.cloud.storage", "google_crc32c", "twitter_text")
+SLOW_TO_LOAD = ("google.cloud.storage", "google_crc32c", "twitter_text", "regex")
+COUNTS_TEXT = ["twitter_text", "regex"]  # where posts are scheduled or corrected
 COMES_TO_LOAD = {
     "publish_post": ["google.cloud.storage", "google_crc32c"],  # media are read when published
-    "bulk": ["google.cloud.storage", "twitter_text"],
-    "console": ["twitter_text"],
-    "schedule_post": ["twitter_text"],  # text is counted when scheduled
+    "bulk": ["google.cloud.storage", *COUNTS_TEXT],
+    "console": COUNTS_TEXT,
+    "schedule_post": COUNTS_TEXT,
 }
+ADAPTERS = [f"shared.platforms.{name}" for name in NAMES]  # loaded by name, when asked for
 OURS_AT_MOST = 70  # modules of ours in `publish_post`; each costs a few ms of every cold start
 LOADER = """
 import json, sys
@@ -51,7 +54,7 @@ def test_an_archive_loads_with_its_own_requirements_alone(function: str, tmp_pat
         for line in sorted(imports.of_function(function).later)
         if not dotted(line).startswith(SLOW_TO_LOAD)
     ]
-    later += [f"import {module}" for module in COMES_TO_LOAD.get(function, ())]
+    later += [f"import {module}" for module in [*ADAPTERS, *COMES_TO_LOAD.get(function, ())]]
 
     told = load(archive, packages, later)
 
