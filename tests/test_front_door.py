@@ -21,6 +21,7 @@ from tools import set_up
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_SECONDS = 90.0
+GUARD_SECONDS = 1.0
 GONE_WITHIN_SECONDS = 5.0
 LEFT_OUT = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache", ".build")
 SLOW = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
@@ -81,7 +82,14 @@ class Run:
         os.kill(min(matching), signal.SIGKILL)
 
     def is_gone(self) -> bool:
-        return not self.processes() and not list(self.temporary.iterdir())
+        """Nothing is left, a moment after its end: the guard outlives it by one look."""
+        end = time.monotonic() + GUARD_SECONDS
+        while time.monotonic() < end:
+            if not self.processes() and not list(self.temporary.iterdir()):
+                return True
+            time.sleep(0.02)
+        print(f"left: {self.processes()} {list(self.temporary.iterdir())}")
+        return False
 
     def stop(self) -> None:
         if self.process.poll() is None:

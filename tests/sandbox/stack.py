@@ -123,6 +123,8 @@ class Stack:
         on_stop = self._stack.callback
         on_stop(self.children.stop_all)
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tendsocial-")))
+        # Whatever has come to run is killed before its folder goes: it would write into it.
+        on_stop(self.children.stop_all, timedelta(0))
         # The JVM and the functions take longest: they start beside each other and beside the rest.
         upstream = _Later(self.emulator.start)
         for server in (self.issuer, self.storage, self.platforms, self.tasks, self.proxy):
@@ -175,6 +177,7 @@ class Stack:
         key_file = folder / "key.json"
         key_file.write_text(json.dumps(self.key))
         self._key_file = key_file
+        self._folder = folder
         for name in TOPOLOGY["functions"]:
             source = build(name, folder / "functions")
             self.processes[name] = [
@@ -250,6 +253,7 @@ class Stack:
             "FIRESTORE_EMULATOR_HOST": self.proxy.door(name),
             "CLOUD_TASKS_EMULATOR_HOST": self.tasks.address,
             "GOOGLE_APPLICATION_CREDENTIALS": str(self._key_file),
+            "TMPDIR": str(self._folder),  # what a killed gunicorn leaves goes with it
             **self.storage.env,
             **self.platforms.settings(),
             **urls,
