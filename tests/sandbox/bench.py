@@ -6,6 +6,7 @@ broken ends the bench with exit code 1.
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
@@ -111,6 +112,7 @@ def history(world: World, note: Callable[[str], None]) -> Iterator[Row]:
     for records in (HISTORY_RECORDS, LONG_HISTORY_RECORDS):
         note(f"Writing a history of {records} records …")
         grow(stack, records)
+        world.sweep()  # the first one puts its own records down
         reads.append(
             [
                 counted(stack, "publish_post", lambda: publish(world, account)).documents_read,
@@ -177,5 +179,7 @@ def import_ratio() -> Row:
 
 def _cpu(statements: str, folder: Path) -> float:
     command = [sys.executable, "-c", TIMED.format(statements)]
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    # As deployed, where the image holds the compiled modules: the warm-up run compiles ours.
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=kept)
     return float(ran.stdout.splitlines()[-1])
