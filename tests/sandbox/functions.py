@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from tests.sandbox.children import Child, Children, SandboxError, free_port
+from tests.sandbox.children import Child, Children, SandboxError
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = timedelta(seconds=30)
@@ -403,7 +403,7 @@ class Front:
 
     def start(self) -> str:
         handler = type("FrontHandler", (_FrontHandler,), {"front": self})
-        self._server = _FrontServer(("127.0.0.1", self._port or free_port()), handler)
+        self._server = _FrontServer(("127.0.0.1", self._port or 0), handler)
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         ).start()

@@ -35,7 +35,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from tests.sandbox.children import SandboxError, free_port
+from tests.sandbox.children import SandboxError
 from tests.sandbox.functions import Armed, Faults
 
 CHUNK_BYTES = 256 * 1024  # every part of a resumable upload but the last is a multiple of it
@@ -302,7 +302,7 @@ class StorageServer:
 
     def start(self) -> str:
         handler = type("StorageHandler", (_StorageHandler,), {"storage": self})
-        self._server = _StorageHttp(("127.0.0.1", self._port or free_port()), handler)
+        self._server = _StorageHttp(("127.0.0.1", self._port or 0), handler)
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         ).start()
