@@ -18,6 +18,7 @@ from shared.domain.failures import (
     OutcomeUnknownError,
     PermanentError,
     PlatformError,
+    ThrottledError,
     TransientError,
 )
 from shared.domain.media import MediaItem
@@ -52,6 +53,8 @@ from shared.platforms.graph import (
 )
 
 READ_CONTAINER = "read container"
+DAILY_CAP = 2207042  # of posts through the API in any 24 h
+CAP_WAIT = timedelta(hours=1)
 TOO_FEW_VIEWERS = 10  # with "Not enough viewers …"; otherwise a permission is missing
 TROUBLES_IN_A_ROW = 3  # by then it is not the post
 
@@ -293,6 +296,8 @@ class ContainerPlatform(GraphPlatform):
             error: Mapping[str, Any] = reply.json()["error"]
             numbers = error["code"], error.get("error_subcode")
             gone = reply.status_code == 400 and numbers == NO_SUCH_OBJECT
+            if error.get("error_subcode") == DAILY_CAP:
+                return ThrottledError(self.said(call, reply), until=CAP_WAIT, **self.about(reply))
             if call.name == READ_CONTAINER and gone:
                 return None
             if call.name == READ_METRICS and _about_one_post(error):

@@ -11,13 +11,11 @@ from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
-import httpx
 from pydantic import Field
 
-from shared.domain.failures import PlatformError, Problem, ThrottledError
+from shared.domain.failures import Problem
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
-    Call,
     Delivery,
     Draft,
     Limits,
@@ -27,7 +25,7 @@ from shared.platforms.base import (
     Step,
 )
 from shared.platforms.containers import ContainerPlatform, Fields
-from shared.platforms.graph import MEGABYTE, auth, error_of
+from shared.platforms.graph import MEGABYTE, auth
 
 HASHTAGS = 30
 MENTIONS = 20
@@ -35,8 +33,6 @@ ALT_TEXT_CHARS = 1000
 TALLEST, WIDEST = 4 / 5, 1.91  # width by height of a feed image
 SHORTEST_REEL, LONGEST_REEL = timedelta(seconds=3), timedelta(minutes=15)
 NOT_READY = 2207027  # with HTTP 400, in answer to media_publish
-DAILY_CAP = 2207042  # of posts through the API in any 24 h
-CAP_WAIT = timedelta(hours=1)
 METRICS = {  # ours and theirs, without those that ask for a kind of media
     "views": "views",
     "reach": "reach",
@@ -142,13 +138,6 @@ class Instagram(ContainerPlatform):
         if found is None:
             return "container_error", False
         return f"ig_{found[0]}", int(found[0]) in self.repeatable_subcodes
-
-    # reading answers
-
-    def classify(self, call: Call, reply: httpx.Response) -> PlatformError | None:
-        if error_of(reply).get("error_subcode") == DAILY_CAP:
-            return ThrottledError(self.said(call, reply), until=CAP_WAIT, **self.about(reply))
-        return super().classify(call, reply)
 
     # limits
 

@@ -414,6 +414,8 @@ def perform(step: Any, files: Files) -> Any:
     elif request.files is not None:
         attached = {name: files.open(file) for name, file in request.files.items()}
         content = {"data": request.form, "files": attached}
+    elif request.form is not None:
+        content = {"data": request.form}
     headers = dict(request.headers)
     with httpx.Client(trust_env=False, verify=False) as client:
         return client.request(

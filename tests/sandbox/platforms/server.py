@@ -26,6 +26,7 @@ from tests.sandbox.platforms.instagram import InstagramDialect
 from tests.sandbox.platforms.linkedin import LinkedInDialect
 from tests.sandbox.platforms.mastodon import MastodonDialect
 from tests.sandbox.platforms.misbehaviour import Kind, Misbehaviour
+from tests.sandbox.platforms.threads import ThreadsDialect
 from tests.sandbox.platforms.twitter import TwitterDialect
 from tests.sandbox.platforms.values import Answer, Post, Received, Refused, Token
 
@@ -48,9 +49,11 @@ class PlatformServer:
         self.mastodon = MastodonDialect(clock, lambda: self.url)
         self.bluesky = BlueskyDialect(clock, lambda: self.url)
         self.discord = DiscordDialect(clock, lambda: self.url)
+        self.threads = ThreadsDialect(clock, lambda: self.url)
         dialects: tuple[Dialect, ...] = (
             *(self.linkedin, self.twitter, self.instagram),
             *(self.mastodon, self.bluesky, self.discord),
+            *(self.threads,),
         )
         self._dialects = {dialect.name: dialect for dialect in dialects}
         self._misbehaviours: list[Misbehaviour] = []
@@ -108,6 +111,7 @@ class PlatformServer:
             "INSTAGRAM_API_URL": f"{self.url}/instagram",
             "BLUESKY_API_URL": f"{self.url}/bluesky/{{server}}",
             "DISCORD_API_URL": f"{self.url}/discord",
+            "THREADS_API_URL": f"{self.url}/threads",
             "MASTODON_API_URL": f"{self.url}/mastodon/{{server}}",
         }
 
