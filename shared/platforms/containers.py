@@ -158,7 +158,9 @@ class ContainerPlatform(GraphPlatform):
                         return state
                     if standing != "FINISHED":
                         yield Keep({})
-                        raise self._spoilt(why or standing, False, {})
+                        if standing == "EXPIRED":
+                            raise TransientError("A child has expired", code="container_expired")
+                        raise self._spoilt(why, False, {})
             fields = self.carousel_fields([children[item.id] for item in delivery.media])
         else:
             fields = yield from self.single_fields(delivery)

@@ -49,6 +49,7 @@ from shared.platforms.graph import (
     CLOCKS_APART,
     MEGABYTE,
     READ_METRICS,
+    Country,
     GraphPlatform,
     auth,
     instant,
@@ -70,7 +71,7 @@ INSIGHTS = {  # ours and theirs; they change, and an unknown one fails the whole
 class FacebookOptions(Options):
     link: str | None = Field(None, pattern=r"^https?://")  # shown as a card
     title: str | None = Field(None, min_length=1, max_length=255)  # of a video
-    countries: tuple[str, ...] = ()  # ISO 3166 codes of where it is shown; everywhere without
+    countries: tuple[Country, ...] = ()  # where it is shown; everywhere without
 
 
 class Facebook(GraphPlatform):

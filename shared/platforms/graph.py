@@ -14,9 +14,10 @@ import json
 import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import httpx
+from pydantic import Field
 
 from shared.domain.failures import (
     AuthExpiredError,
@@ -27,6 +28,8 @@ from shared.domain.failures import (
     TransientError,
 )
 from shared.platforms.base import Call, Platform, fields_of
+
+Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]  # ISO 3166
 
 MEGABYTE = 1024 * 1024
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours

@@ -26,7 +26,7 @@ from shared.platforms.base import (
     Step,
 )
 from shared.platforms.containers import ContainerPlatform, Fields
-from shared.platforms.graph import MEGABYTE, auth
+from shared.platforms.graph import MEGABYTE, Country, auth
 from shared.platforms.graphemes import clusters, is_emoji
 
 ALT_TEXT_CHARS = 1000
@@ -67,7 +67,7 @@ class ThreadsOptions(Options):
     link_attachment: str | None = Field(None, pattern=r"^https?://")  # of posts without media
     quote_post_id: str | None = Field(None, pattern=r"^\d+$")
     location_id: str | None = Field(None, pattern=r"^\d+$")
-    allowlisted_country_codes: tuple[str, ...] = ()  # where it is shown, for who may choose that
+    allowlisted_country_codes: tuple[Country, ...] = ()  # of where it is shown
 
 
 class Threads(ContainerPlatform):

@@ -361,6 +361,7 @@ class TestFacebook(Uploads):
             ({"options": {"link": "https://a.example"}}, "options.link", "media_mix"),
             ({"options": {"title": "Rising"}}, "options.title", "option_invalid"),
             ({"options": {"title": "Rising"}, "media": (FILM,)}, "options.title", None),
+            ({"options": {"countries": ["Germany"]}}, "options.countries.0", "option_invalid"),
         ],
     )
     def test_limits(self, platform: Platform, changes: Any, field: str, code: str | None) -> None:

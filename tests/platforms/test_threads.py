@@ -174,6 +174,20 @@ class TestThreads(Uploads, Refreshes):
         assert isinstance(published, Published)
         assert len(stage.server.calls("threads", "create container")) == 6
 
+    def test_a_carousel_whose_video_has_expired_is_made_anew(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        stage.server.misbehave("threads", "create container", "processing", times=None, polls=1)
+        mixed = self.delivery(media=(item(2), FILM))
+        first = stage.publish(platform, mixed, TOKEN)
+        assert isinstance(first, Processing)
+        turn(stage, timedelta(hours=25))
+
+        error = self.fail(stage, platform, media=mixed.media, state=first.state)
+
+        assert (type(error), error.code) == (TransientError, "container_expired")
+        assert stage.kept[-1] == {}
+
     def test_media_that_cannot_be_fetched_are_refused(
         self, stage: Stage, platform: Platform
     ) -> None:
