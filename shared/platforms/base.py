@@ -41,7 +41,7 @@ class Draft:
     """What is to be posted, as far as limits can be checked before there is a delivery.
 
     `platform_user_id` tells the kind of account where a platform has several; `limits` are the
-    account's own, where they differ from its platform's: `textChars`, `mediaItems`.
+    account's own, where they differ from its platform's: `textChars`, `mediaItems`, `dailyPosts`.
     """
 
     text: str
@@ -229,7 +229,8 @@ class Limits:
     """What a platform refuses, counted as it counts.
 
     `media_types` maps a content type to the largest size in bytes. `required_media`: a post without
-    media is refused. `mixed_media`: images and videos may stand together.
+    media is refused. `mixed_media`: images and videos may stand together. `daily_posts`: how many
+    an account may publish in any 24 h; beyond, the platform makes it wait.
     """
 
     text_chars: int
@@ -239,6 +240,7 @@ class Limits:
     required_text: bool = False
     mixed_media: bool = False
     video_items: int = 1
+    daily_posts: int | None = None
 
 
 _ID = re.compile(r"[\w:.\-]*")
@@ -319,6 +321,9 @@ class App:
     auth_url: str | None = None
 
 
+REFRESH_AHEAD = timedelta(minutes=30)  # two runs of `maintain/refresh`
+
+
 class Platform:
     """One platform's dialect. Subclasses fill in the class attributes and the flows."""
 
@@ -373,6 +378,10 @@ class Platform:
     def refreshable(self, tokens: Tokens) -> bool:
         """Whether these tokens can be exchanged for newer ones without their owner."""
         return self.refreshes and tokens.refresh_token is not None
+
+    def refresh_at(self, ends_at: datetime, now: datetime) -> datetime:
+        """When a token stored now that ends then is exchanged, if no post needs it before."""
+        return ends_at - REFRESH_AHEAD
 
     # where it answers
 
@@ -449,6 +458,7 @@ class Platform:
         own = {
             "text_chars": draft.limits.get("textChars"),
             "media_items": draft.limits.get("mediaItems"),
+            "daily_posts": draft.limits.get("dailyPosts"),
         }
         return replace(self.limits, **{name: most for name, most in own.items() if most})
 

@@ -54,6 +54,8 @@ from shared.platforms.base import (
 
 VERSION = "v25.0"
 MEGABYTE = 1024 * 1024
+REFRESH_AHEAD = timedelta(days=7)
+REFRESH_AGE = timedelta(hours=25)  # a token younger than a day is not exchanged
 HASHTAGS = 30
 MENTIONS = 20
 ALT_TEXT_CHARS = 1000
@@ -139,6 +141,7 @@ class Instagram(Platform):
             "video/quicktime": 300 * MEGABYTE,
         },
         required_media=True,
+        daily_posts=100,  # its own reference has shown 50: an account's `limits` may say so
     )
     options = InstagramOptions
     refreshes = True
@@ -311,6 +314,10 @@ class Instagram(Platform):
         reply = yield Call(request, "refresh")
         body = reply.json()
         return Grant(body["access_token"], expires_in=timedelta(seconds=body["expires_in"]))
+
+    def refresh_at(self, ends_at: datetime, now: datetime) -> datetime:
+        """Long before its end: there is no refresh token, and one that has ended is lost."""
+        return max(ends_at - REFRESH_AHEAD, now + REFRESH_AGE)
 
     @property
     def _graph(self) -> str:
