@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -243,6 +243,9 @@ class Limits:
     daily_posts: int | None = None
 
 
+READ_METRICS = "read metrics"  # the call's name, in each adapter
+TROUBLES_IN_A_ROW = 3  # by then it is not the post
+
 _ID = re.compile(r"[\w:.\-]*")
 _CREDENTIALS = frozenset({"access_token", "refresh_token", "client_secret"})
 _SERVER = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
@@ -366,6 +369,34 @@ class Platform:
         Here an `optional` call is one about a single post: a failure that may pass brings None.
         """
         raise NotImplementedError(self.name)
+
+    def metrics_one_by_one(
+        self,
+        remote_ids: Iterable[str],
+        ask: Callable[[str], Request],
+        read: Callable[[str, httpx.Response], Reading | Unread],
+    ) -> MetricsFlow:
+        """`metrics` where each post takes a call of its own. A post that makes trouble is passed
+        over once another one has shown that the platform itself is well."""
+        troubled: list[str] = []
+        told = 0
+        for remote_id in remote_ids:
+            reply = yield Call(ask(remote_id), READ_METRICS, optional=True)
+            if reply is None:
+                troubled.append(remote_id)
+                if len(troubled) == TROUBLES_IN_A_ROW:
+                    break
+                continue
+            for earlier in troubled:
+                yield Unread(earlier, "no_answer")
+            troubled.clear()
+            told += 1
+            yield read(remote_id, reply)
+        if troubled and (not told or len(troubled) == TROUBLES_IN_A_ROW):
+            message = f"{self.label} does not tell the numbers of posts"
+            raise TransientError(message, code="no_answer")
+        for remote_id in troubled:
+            yield Unread(remote_id, "no_answer")
 
     def metrics_refusal(self, platform_user_id: str) -> str | None:
         """Why the metrics of this kind of account cannot be read, as a code; None if they can."""
