@@ -8,7 +8,7 @@ and, while that is still FINISHED, repeating the same call.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import httpx
@@ -23,6 +23,7 @@ from shared.domain.failures import (
 )
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
+    READ_METRICS,
     Call,
     Delivery,
     Exact,
@@ -44,7 +45,6 @@ from shared.platforms.graph import (
     BAD_PARAMETER,
     CLOCKS_APART,
     NO_SUCH_OBJECT,
-    READ_METRICS,
     GraphPlatform,
     auth,
     error_of,
@@ -56,7 +56,8 @@ READ_CONTAINER = "read container"
 DAILY_CAP = 2207042  # of posts through the API in any 24 h
 CAP_WAIT = timedelta(hours=1)
 TOO_FEW_VIEWERS = 10  # with "Not enough viewers …"; otherwise a permission is missing
-TROUBLES_IN_A_ROW = 3  # by then it is not the post
+REFRESH_AHEAD = timedelta(days=7)
+REFRESH_AGE = timedelta(hours=25)  # a token younger than a day is not exchanged
 
 Fields = dict[str, Any]
 
@@ -233,34 +234,18 @@ class ContainerPlatform(GraphPlatform):
         return Published(post["id"], post.get("permalink"), made_at, found=True)
 
     def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
-        """One call for each post. A post that makes trouble is passed over once another one has
-        shown that the platform itself is well."""
-        troubled: list[str] = []
-        told = 0
-        for media_id in query.remote_ids:
+        def ask(media_id: str) -> Request:
             params = {"metric": ",".join(self.metric_names.values())}
-            url = f"{self._graph}/{media_id}/insights"
-            request = Request("GET", url, auth(token), params=params)
-            reply = yield Call(request, READ_METRICS, optional=True)
-            if reply is None:
-                troubled.append(media_id)
-                if len(troubled) == TROUBLES_IN_A_ROW:
-                    break
-                continue
-            for earlier in troubled:
-                yield Unread(earlier, "no_answer")
-            troubled.clear()
-            told += 1
+            return Request("GET", f"{self._graph}/{media_id}/insights", auth(token), params=params)
+
+        def read(media_id: str, reply: httpx.Response) -> Reading | Unread:
             if reply.status_code < 400:
-                yield Reading(media_id, self._metrics(reply))
-            elif error_of(reply)["code"] == TOO_FEW_VIEWERS:  # let pass by `classify`
-                yield Reading(media_id, {})
-            else:
-                yield Unread(media_id, self.code(reply) or "refused", self.message(reply))
-        if troubled and (not told or len(troubled) == TROUBLES_IN_A_ROW):
-            raise TransientError(f"{self.label} does not tell the insights", code="no_answer")
-        for media_id in troubled:
-            yield Unread(media_id, "no_answer")
+                return Reading(media_id, self._metrics(reply))
+            if error_of(reply)["code"] == TOO_FEW_VIEWERS:  # let pass by `classify`
+                return Reading(media_id, {})
+            return Unread(media_id, self.code(reply) or "refused", self.message(reply))
+
+        return self.metrics_one_by_one(query.remote_ids, ask, read)
 
     def _metrics(self, reply: httpx.Response) -> dict[str, Any]:
         """{"data": [{"name": "reach", "values": [{"value": 3}]}, {"name": "views", "total_value":
@@ -283,6 +268,10 @@ class ContainerPlatform(GraphPlatform):
         reply = yield Call(request, "refresh")
         body = reply.json()
         return Grant(body["access_token"], expires_in=timedelta(seconds=body["expires_in"]))
+
+    def refresh_at(self, ends_at: datetime, now: datetime) -> datetime:
+        """Long before its end: there is no refresh token, and one that has ended is lost."""
+        return max(ends_at - REFRESH_AHEAD, now + REFRESH_AGE)
 
     @property
     def _graph(self) -> str:

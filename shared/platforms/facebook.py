@@ -25,6 +25,7 @@ from shared.domain.failures import (
 )
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
+    READ_METRICS,
     Call,
     Delivery,
     Draft,
@@ -48,7 +49,6 @@ from shared.platforms.graph import (
     BAD_PARAMETER,
     CLOCKS_APART,
     MEGABYTE,
-    READ_METRICS,
     Country,
     GraphPlatform,
     auth,

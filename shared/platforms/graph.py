@@ -33,7 +33,6 @@ Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]  # ISO 3166
 
 MEGABYTE = 1024 * 1024
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
-READ_METRICS = "read metrics"
 
 TOKEN_REFUSED = frozenset({190, 102})
 APP_THROTTLED = frozenset({4, 341})

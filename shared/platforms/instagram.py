@@ -76,6 +76,7 @@ class Instagram(ContainerPlatform):
             "video/quicktime": 300 * MEGABYTE,
         },
         required_media=True,
+        daily_posts=100,  # its own reference has shown 50: an account's `limits` may say so
     )
     options = InstagramOptions
     metric_names = METRICS

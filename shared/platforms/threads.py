@@ -95,6 +95,7 @@ class Threads(ContainerPlatform):
         },
         mixed_media=True,
         video_items=20,
+        daily_posts=250,
     )
     options = ThreadsOptions
     metric_names = METRICS
