@@ -20,6 +20,7 @@ _USER_IDS = {
     "linkedin": "urn:li:person:{}",
     "twitter": "{}",
     "instagram": "1784140000000{:04d}",
+    "slack": "C{:09d}",
 }
 
 

@@ -14,6 +14,7 @@ PLATFORMS: Mapping[str, str] = {  # the platform's name, which is its file's, an
     "instagram": "Instagram",
     "linkedin": "LinkedIn",
     "mastodon": "Mastodon",
+    "slack": "Slack",
     "twitter": "Twitter",
 }
 NAMES = tuple(PLATFORMS)

@@ -19,6 +19,7 @@ from shared.platforms.base import Delivery, MetricsQuery, Platform, Published, R
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.session import Collected
+from shared.platforms.slack import Slack
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TOKEN, turn
 from tests.platforms.stage import Stage, item
@@ -28,7 +29,9 @@ USERS = {
     "linkedin": "urn:li:organization:2414183",
     "twitter": "2244994945",
     "instagram": "17841400008460056",
+    "slack": "C024BE91L",
 }
+NOWHERE = {"linkedin": "urn:li:share:1", "slack": "C024BE91L:1503435956.000247"}  # else "1"
 
 
 class Desk:
@@ -95,15 +98,20 @@ def instagram(stage: Stage) -> Desk:
     return Desk(stage, Instagram)
 
 
+@pytest.fixture
+def slack(stage: Stage) -> Desk:
+    return Desk(stage, Slack)
+
+
 @pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts")
-@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram])
+@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram, Slack])
 def test_every_question_and_answer_is_in_the_contract(stage: Stage, kind: type[Platform]) -> None:
     desk = Desk(stage, kind)
     first, second = desk.publish(2)
-    desk.count(first, likes=1, likeCount=1, like_count=1)
+    desk.count(first, likes=1, likeCount=1, like_count=1, reactions=1, reply_count=1)
 
     desk.ask([first, second])
-    desk.ask(["1" if kind is not LinkedIn else "urn:li:share:1", second])
+    desk.ask([NOWHERE.get(kind.name, "1"), second])
 
     assert len(stage.server.answers) >= 2
     assert [fault for exchange in stage.server.answers for fault in faults(*exchange)] == []
@@ -263,10 +271,27 @@ def test_an_instagram_that_is_down_is_not_asked_for_every_post(instagram: Desk) 
     assert (collected.told, instagram.calls) == ({}, 3)
 
 
+# Slack
+
+
+def test_slack_tells_reactions_and_replies(slack: Desk) -> None:
+    ids = slack.publish(2)
+    slack.count(ids[0], reactions=3, reply_count=2)
+
+    told = slack.told([*ids, NOWHERE["slack"]])
+
+    assert told == {
+        ids[0]: {"likes": 3, "comments": 2},
+        ids[1]: {"likes": 0},  # nobody reacted; of replies nothing is said
+        NOWHERE["slack"]: "message_not_found",
+    }
+    assert slack.calls == 3
+
+
 # all of them
 
 
-@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram])
+@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram, Slack])
 def test_throttles_and_refused_tokens_end_the_reading(stage: Stage, kind: type[Platform]) -> None:
     desk = Desk(stage, kind)
     ids = desk.publish(2)
@@ -281,7 +306,7 @@ def test_throttles_and_refused_tokens_end_the_reading(stage: Stage, kind: type[P
     assert TOKEN not in str(refused.failure)
 
 
-@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram])
+@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram, Slack])
 @pytest.mark.parametrize("trouble", ["garbage", "drop_before", "error_before"])
 def test_trouble_may_pass(stage: Stage, kind: type[Platform], trouble: Any) -> None:
     desk = Desk(stage, kind)

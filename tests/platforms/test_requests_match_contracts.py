@@ -24,6 +24,7 @@ from shared.platforms.discord import Discord
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
+from shared.platforms.slack import Slack
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TEXT, TOKEN, turn
 from tests.platforms.stage import Stage, item
@@ -38,6 +39,7 @@ FILES = {
     "mastodon": ("mastodon.json",),
     "bluesky": ("bluesky.json",),
     "discord": ("discord.json",),
+    "slack": ("slack.json",),
 }
 HOSTS = {
     "linkedin": "https://api.linkedin.com",
@@ -46,10 +48,14 @@ HOSTS = {
     "mastodon": "https://mastodon.example",
     "bluesky": "https://bsky.social",
     "discord": "https://discord.com",
+    "slack": "https://slack.com",
 }
-BASES = {"discord": "/api/v10"}  # a part of the path that settings give with the host
+BASES = {
+    "discord": "/api/v10",
+    "slack": "/api",
+}  # a part of the path that settings give with the host
 SERVER = "bread.example"  # of federated accounts
-OUTSIDE = {"PUT /dms-uploads/"}  # answered at run time, described in prose
+OUTSIDE = {"PUT /dms-uploads/", "POST /upload/v1/"}  # answered at run time, described in prose
 
 pytestmark = [
     pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts"),
@@ -227,6 +233,19 @@ def all_of_a_discord_webhook(run: Exchange) -> None:
     run.publish(options={"threadName": "Bread"}, media=(item(1, alt_text="A loaf"),))
 
 
+def all_of_slack(run: Exchange) -> None:
+    options = {"unfurlLinks": True, "unfurlMedia": False}
+    parent = run.publish(options=options).remote_id.rpartition(":")[2]
+    run.publish(options={"threadTs": parent, "replyBroadcast": True, "mrkdwn": True})
+    run.publish(text="One", media=(item(1, alt_text="A loaf"),))
+    run.stage.server.misbehave("slack", "create post", "processing", polls=1)
+    files = (item(1), item(2, "video/mp4"))
+    run.publish(text="Several", options={"threadTs": parent, "mrkdwn": True}, media=files)
+    run.lookup(TEXT)
+    run.lookup("Several", media=files, state=run.stage.kept[-1])
+    run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
+
+
 RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
     (
         LinkedIn,
@@ -271,6 +290,15 @@ RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
         {"create post", "read channel", "who am I", "find post"},
     ),
     (Discord, "webhook:2233", all_of_a_discord_webhook, {"create post", "read channel"}),
+    (
+        Slack,
+        "C024BE91L",
+        all_of_slack,
+        {
+            *("begin upload", "upload", "create post", "read file", "read permalink"),
+            *("find post", "refresh"),
+        },
+    ),
 ]
 
 
@@ -299,6 +327,7 @@ def test_every_request_and_answer_is_in_the_contract(
         ("instagram", "/v25.0/17/media", {"image_uri": "https://a.example"}),
         ("mastodon", "/api/v1/statuses", {"text": "x"}),
         ("discord", "/channels/17/messages", {"content": ["x"]}),
+        ("slack", "/chat.postMessage", {"channel": "C1", "body": "x"}),
         ("bluesky", "/xrpc/com.atproto.repo.putRecord", {"repo": "x", "rkey": "y"}),
     ],
 )

@@ -26,6 +26,7 @@ from tests.sandbox.platforms.instagram import InstagramDialect
 from tests.sandbox.platforms.linkedin import LinkedInDialect
 from tests.sandbox.platforms.mastodon import MastodonDialect
 from tests.sandbox.platforms.misbehaviour import Kind, Misbehaviour
+from tests.sandbox.platforms.slack import SlackDialect
 from tests.sandbox.platforms.twitter import TwitterDialect
 from tests.sandbox.platforms.values import Answer, Post, Received, Refused, Token
 
@@ -48,9 +49,11 @@ class PlatformServer:
         self.mastodon = MastodonDialect(clock, lambda: self.url)
         self.bluesky = BlueskyDialect(clock, lambda: self.url)
         self.discord = DiscordDialect(clock, lambda: self.url)
+        self.slack = SlackDialect(clock, lambda: self.url)
         dialects: tuple[Dialect, ...] = (
             *(self.linkedin, self.twitter, self.instagram),
             *(self.mastodon, self.bluesky, self.discord),
+            self.slack,
         )
         self._dialects = {dialect.name: dialect for dialect in dialects}
         self._misbehaviours: list[Misbehaviour] = []
@@ -109,6 +112,9 @@ class PlatformServer:
             "BLUESKY_API_URL": f"{self.url}/bluesky/{{server}}",
             "DISCORD_API_URL": f"{self.url}/discord",
             "MASTODON_API_URL": f"{self.url}/mastodon/{{server}}",
+            "SLACK_API_URL": f"{self.url}/slack",
+            "SLACK_CLIENT_ID": self.slack.client_id,
+            "SLACK_CLIENT_SECRET": self.slack.client_secret,
         }
 
     # what there is
