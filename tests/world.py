@@ -21,6 +21,7 @@ _USER_IDS = {
     "twitter": "{}",
     "instagram": "1784140000000{:04d}",
     "slack": "C{:09d}",
+    "telegram": "-100{:010d}",
 }
 
 

@@ -15,6 +15,7 @@ PLATFORMS: Mapping[str, str] = {  # the platform's name, which is its file's, an
     "linkedin": "LinkedIn",
     "mastodon": "Mastodon",
     "slack": "Slack",
+    "telegram": "Telegram",
     "twitter": "Twitter",
 }
 NAMES = tuple(PLATFORMS)

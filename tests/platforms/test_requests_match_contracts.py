@@ -25,6 +25,7 @@ from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
 from shared.platforms.slack import Slack
+from shared.platforms.telegram import Telegram
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TEXT, TOKEN, turn
 from tests.platforms.stage import Stage, item
@@ -40,6 +41,7 @@ FILES = {
     "bluesky": ("bluesky.json",),
     "discord": ("discord.json",),
     "slack": ("slack.json",),
+    "telegram": ("telegram.json",),
 }
 HOSTS = {
     "linkedin": "https://api.linkedin.com",
@@ -49,6 +51,7 @@ HOSTS = {
     "bluesky": "https://bsky.social",
     "discord": "https://discord.com",
     "slack": "https://slack.com",
+    "telegram": "https://api.telegram.org",
 }
 BASES = {
     "discord": "/api/v10",
@@ -74,7 +77,19 @@ def contract(file: str) -> OpenAPI:
             node.pop("type", None)  # a file's bytes are no text
         if "segment_index" in node.get("properties", {}):  # in a multipart body all is text
             node["properties"]["segment_index"] = {"type": "string", "pattern": "^[0-9]{1,3}$"}
+        form = node.get("multipart/form-data", {}).get("schema", {}).get("properties", {})
+        for name, field in form.items():
+            form[name] = _as_text(field)
     return OpenAPI.from_dict(document)
+
+
+def _as_text(field: dict[str, Any]) -> dict[str, Any]:
+    """A field of a multipart body, where all is text."""
+    patterns = {"boolean": "^(true|false)$", "integer": "^-?[0-9]+$"}
+    if "integer" in {either.get("type") for either in field.get("anyOf", ())}:
+        return {"type": "string"}  # a number or a name
+    kind = field.get("type")
+    return {"type": "string", "pattern": patterns[kind]} if kind in patterns else field
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:
@@ -246,6 +261,17 @@ def all_of_slack(run: Exchange) -> None:
     run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
 
+def all_of_telegram(run: Exchange) -> None:
+    run.publish()
+    options = {"parseMode": "HTML", "linkPreview": False, "disableNotification": True}
+    topic = {"protectContent": True, "messageThreadId": 7}
+    run.publish(text="<b>Warm</b>", options=options | topic)
+    run.publish(media=(item(1),), options=options)
+    run.publish(media=(item(1, "image/gif"),), options=topic)
+    run.publish(media=(item(1, "video/mp4", width=4, height=3, duration_ms=2000),))
+    run.publish(media=(item(1), item(2, "video/mp4")), options=topic)
+
+
 RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
     (
         LinkedIn,
@@ -299,6 +325,7 @@ RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
             *("find post", "refresh"),
         },
     ),
+    (Telegram, "-1001234567890", all_of_telegram, {"create post"}),
 ]
 
 
@@ -328,6 +355,7 @@ def test_every_request_and_answer_is_in_the_contract(
         ("mastodon", "/api/v1/statuses", {"text": "x"}),
         ("discord", "/channels/17/messages", {"content": ["x"]}),
         ("slack", "/chat.postMessage", {"channel": "C1", "body": "x"}),
+        ("telegram", "/bot1:a/sendMessage", {"chat_id": 1, "message": "x"}),
         ("bluesky", "/xrpc/com.atproto.repo.putRecord", {"repo": "x", "rkey": "y"}),
     ],
 )
