@@ -13,6 +13,7 @@ https://github.com/slackapi/bolt-js/issues/2115, https://github.com/paradigmxyz/
 
 from __future__ import annotations
 
+import html
 import re
 from base64 import b64encode
 from collections.abc import Generator, Mapping
@@ -63,8 +64,9 @@ UPLOADS_LAST = timedelta(hours=1)  # unshared files are dropped, Slack does not 
 CHECK_SHARES = timedelta(seconds=5)
 CHECKS = 12
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
-LATEST_BIRTH = timedelta(minutes=10)  # of a message, after our call
-PAGES = 10  # of a channel's messages; some apps are given 15 a page
+# A message is born just after our call. Some apps are given 15 messages a minute, the newest first.
+LATEST_BIRTH = timedelta(minutes=2)
+PAGES = 10
 READ_METRICS = "read metrics"
 EVENT_TYPE, EVENT_KEY = "tendsocial_post", "key"
 LINK = re.compile(r"https?://[^\s<>]+[^\s<>.,:;!?'\")\]}]")
@@ -125,7 +127,7 @@ WITHOUT_FILES = ("reply_broadcast", "unfurl_links", "unfurl_media")
 
 class Slack(Platform):
     """`platform_user_id` is the channel's id, the token an app's bot's. A post's id is that of the
-    channel and the message's `ts`, which no other channel has to respect."""
+    channel and the message's `ts`, which is its name there and nowhere else."""
 
     name = "slack"
     label = "Slack"
@@ -262,7 +264,7 @@ class Slack(Platform):
             "oldest": f"{(since - CLOCKS_APART).timestamp():.6f}",
             "latest": f"{(since + LATEST_BIRTH).timestamp():.6f}",
             "include_all_metadata": "true",
-            "limit": "200",
+            "limit": "100",
         }
         found: list[str] = []
         for _ in range(PAGES):
@@ -386,7 +388,7 @@ class Slack(Platform):
 
 def escaped(text: str) -> str:
     """`text` so that it arrives as it was written: Slack reads <…> as its own, and &…; too."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return html.escape(text, quote=False)
 
 
 def rich_text(text: str) -> dict[str, Any]:
