@@ -34,6 +34,7 @@ from shared.domain.failures import (
     TransientError,
 )
 from shared.platforms.base import (
+    READ_METRICS,
     Call,
     Delivery,
     Draft,
@@ -67,7 +68,6 @@ CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
 # A message is born just after our call. Some apps are given 15 messages a minute, the newest first.
 LATEST_BIRTH = timedelta(minutes=2)
 PAGES = 10
-READ_METRICS = "read metrics"
 EVENT_TYPE, EVENT_KEY = "tendsocial_post", "key"
 LINK = re.compile(r"https?://[^\s<>]+[^\s<>.,:;!?'\")\]}]")
 
@@ -279,21 +279,13 @@ class Slack(Platform):
         return min(found, default=None)
 
     def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
-        for remote_id in query.remote_ids:
+        def ask(remote_id: str) -> Request:
             channel, _, ts = remote_id.rpartition(":")
             url = f"{self.app.api_url}/reactions.get"
             params = {"channel": channel, "timestamp": ts, "full": "true"}
-            reply = yield Call(Request("GET", url, _auth(token), params=params), READ_METRICS)
-            body = reply.json()
-            if not body["ok"]:  # let pass by `classify`
-                yield Unread(remote_id, str(body["error"]))
-                continue
-            # A message that nobody reacted to has no such list.
-            reactions = body["message"].get("reactions", [])
-            likes = sum(reaction["count"] for reaction in reactions)
-            yield Reading(
-                remote_id, {"likes": likes, "comments": body["message"].get("reply_count")}
-            )
+            return Request("GET", url, _auth(token), params=params)
+
+        return self.metrics_one_by_one(query.remote_ids, ask, _reading)
 
     def refresh(self, tokens: Tokens) -> RefreshFlow:
         if tokens.refresh_token is None:
@@ -404,6 +396,15 @@ def rich_text(text: str) -> dict[str, Any]:
         elements.append({"type": "text", "text": text[end:]})
     section = {"type": "rich_text_section", "elements": elements}
     return {"type": "rich_text", "elements": [section]}
+
+
+def _reading(remote_id: str, reply: httpx.Response) -> Reading | Unread:
+    body = reply.json()
+    if not body["ok"]:  # let pass by `classify`
+        return Unread(remote_id, str(body["error"]))
+    message = body["message"]  # one that nobody reacted to has no such list
+    likes = sum(reaction["count"] for reaction in message.get("reactions", []))
+    return Reading(remote_id, {"likes": likes, "comments": message.get("reply_count")})
 
 
 def _uploads(delivery: Delivery) -> dict[str, Any]:
