@@ -226,7 +226,7 @@ def account_free_at(account: SocialAccount, log: PublishLog) -> datetime:
 
 def _paused(log: PublishLog, now: datetime, *, until: datetime | None) -> PublishLog:
     """No successor: a resume, or the sweep, wakes it. A pause may be taken away before its end."""
-    status = Status.UNKNOWN if log.reconciling else Status.WAITING
+    status = _meanwhile(log, Status.WAITING)
     ends_at = min(until or log.latest_at, log.latest_at)
     look = min(ends_at, now + leases.PAUSE_LOOK)
     fields: dict[str, Any] = {"error_code": "paused", "next_retry_at": ends_at, "sweep_at": look}
@@ -235,9 +235,16 @@ def _paused(log: PublishLog, now: datetime, *, until: datetime | None) -> Publis
 
 def waiting(log: PublishLog, now: datetime, until: datetime, *, code: str, **about: Any) -> Change:
     """Throttled: come back then, without spending an attempt."""
-    status = Status.UNKNOWN if log.reconciling else Status.WAITING
-    fields = {"status": status, "error_code": code, **about}
+    fields = {"status": _meanwhile(log, Status.WAITING), "error_code": code, **about}
     return Change(hop_to(log, now, until, **fields), wakes=True)
+
+
+def _meanwhile(log: PublishLog, otherwise: Status) -> Status:
+    """What a delivery is until its next attempt. One that the platform has accepted stays so, or
+    its owner could change it and have it posted twice."""
+    if log.reconciling:
+        return Status.UNKNOWN
+    return Status.ACCEPTED if log.committing is not None else otherwise
 
 
 def _claimed(log: PublishLog, now: datetime, owner: str) -> PublishLog:
@@ -484,7 +491,7 @@ def _again(
             return unknown(log, now, looks=looks, code=error.code, message=error.message)
         return bury(log, now, Status.FAILED, code=error.code, message=error.message)
     at = now + retries.backoff(log.attempts_spent, jitter=jitter, policy=policy)
-    return Change(hop_to(log, now, at, status=Status.RETRY, **about), wakes=True)
+    return Change(hop_to(log, now, at, status=_meanwhile(log, Status.RETRY), **about), wakes=True)
 
 
 def snooze(log: PublishLog, now: datetime, until: datetime, *, code: str) -> Change:

@@ -1,8 +1,8 @@
 """The shape of a platform: what an adapter is given, what it yields, what it returns.
 
 An adapter is sans-I/O. Its flows are generators: they yield steps (a `Call`, a `Keep`, a
-`PublicUrl`) and are sent the answers; `driver.py` does the sending. So a conversation of several
-requests reads from top to bottom, and a test can play the platform by hand.
+`PublicUrl`, a `Size`) and are sent the answers; `driver.py` does the sending. So a conversation of
+several requests reads from top to bottom, and a test can play the platform by hand.
 
 A flow never sleeps, loops over retries, reads a clock or logs. It marks the one call that creates
 the post with `commits=True`; what a lost answer to that call means is the driver's business.
@@ -10,6 +10,7 @@ the post with `commits=True`; what a lost answer to that call means is the drive
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -138,6 +139,13 @@ class PublicUrl:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """The flow receives this item's size in bytes, as it is: on record it may be wrong."""
+
+    item: MediaItem
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One post's metrics under our names (`domain.analytics.METRICS`), as of `source_at` where the
     platform says. What it does not tell is left out, or None: a gap, never a zero."""
@@ -189,7 +197,7 @@ class Grant:
     expires_in: timedelta | None = None
 
 
-Step = Call | Keep | PublicUrl
+Step = Call | Keep | PublicUrl | Size
 Flow = Generator[Step, Any, Published | Processing]
 RefreshFlow = Generator[Call, Any, Grant]
 MetricsFlow = Generator[Call | Reading | Unread, Any, None]
@@ -261,6 +269,7 @@ def _private(request: Request) -> Iterator[str]:
             case str(text) if not _ID.fullmatch(text):
                 yield text
                 yield text.replace("\\", "")
+                yield html.unescape(text)
                 waiting.append(_unfolded(text))
             case Mapping() as fields:
                 waiting += fields.values()
@@ -272,7 +281,7 @@ def _private(request: Request) -> Iterator[str]:
 def _unfolded(text: str) -> Any:
     """What a form's field says where it is JSON itself."""
     try:
-        return json.loads(text) if text.startswith("{") else None
+        return json.loads(text) if text.startswith(("{", "[")) else None
     except ValueError:
         return None
 

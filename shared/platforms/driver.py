@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from contextlib import ExitStack
+from io import SEEK_END
 from typing import IO, Any, Protocol
 
 import httpx
@@ -37,6 +38,7 @@ from shared.platforms.base import (
     Reading,
     RefreshFlow,
     Request,
+    Size,
     Step,
     Unread,
 )
@@ -171,6 +173,8 @@ class Driver:
                 return None
             case PublicUrl(item):
                 return self._media.public_url(item)
+            case Size(item):
+                return self._size(item)
             case Call():
                 try:
                     return self._call(platform, step, self._client, Wire(_until(session.ends_at)))
@@ -178,6 +182,11 @@ class Driver:
                     if step.optional:
                         return None
                     raise
+
+    def _size(self, item: MediaItem) -> int:
+        with self._media.open(item) as content:
+            content.seek(0, SEEK_END)
+            return content.tell()
 
     def _commit(self, platform: Platform, call: Call, session: Session) -> httpx.Response:
         permit = session.mark_committing(request_hash(call.request))

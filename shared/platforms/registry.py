@@ -15,6 +15,8 @@ PLATFORMS: Mapping[str, str] = {  # the platform's name, which is its file's, an
     "instagram": "Instagram",
     "linkedin": "LinkedIn",
     "mastodon": "Mastodon",
+    "slack": "Slack",
+    "telegram": "Telegram",
     "threads": "Threads",
     "twitter": "Twitter",
 }

@@ -34,14 +34,19 @@ def test_a_lost_answer_is_settled_without_a_person_and_without_a_copy(
     assert world.letters() == []
 
 
-def test_a_webhooks_lost_answer_is_left_to_a_person(world: World) -> None:
-    target = world.account("discord", user_id="webhook:2233")
-    world.stack.platforms.misbehave("discord", "create post", "drop_before")
+@pytest.mark.parametrize(
+    ("platform", "user_id"), [("discord", "webhook:2233"), ("telegram", "@acme_bread")]
+)
+def test_where_nothing_can_be_looked_up_a_lost_answer_is_left_to_a_person(
+    world: World, platform: str, user_id: str
+) -> None:
+    target = world.account(platform, user_id=user_id)
+    world.stack.platforms.misbehave(platform, "create post", "drop_before")
 
     post_id = world.schedule(target)
     world.stack.settle()
 
     shown = world.delivery(post_id, target)
     assert (shown["status"], shown["nextRetryAt"]) == ("unknown", None)
-    assert len(world.stack.platforms.calls("discord", "create post")) == 1
+    assert len(world.stack.platforms.calls(platform, "create post")) == 1
     assert target.access_token not in str(world.stack.events())

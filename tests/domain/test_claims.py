@@ -384,6 +384,29 @@ def test_a_snooze_spends_no_attempt_and_forgets_a_refused_mark() -> None:
     assert change.log.attempts[-1].outcome == "snoozed"
 
 
+def test_what_the_platform_has_accepted_stays_accepted_while_it_waits() -> None:
+    """Its owner may change what waits or is tried again; this would then be posted twice."""
+    accepted = {"committing": a_mark(owner="an earlier attempt"), "unsettled_since": NOW}
+    log, running = a_log(status=S.ACCEPTED, **accepted), a_running_log(**accepted)
+    pause = some_controls(pauses={"p": ("platform", log.platform, None)})
+
+    waits = [
+        told(begin(log, account=an_account(paused_until=NOW + SECOND))),
+        told(begin(log, controls=pause)),
+        shown(settle(running, ThrottledError("429", until=MINUTE))),
+        shown(settle(running, TransientError("503", code="http_503"))),
+        shown(claims.snooze(running, NOW, NOW + MINUTE, code="token_refreshing")),
+    ]
+
+    assert waits == [
+        "accepted: throttled + task",
+        "accepted: paused",
+        "accepted: throttled + task",
+        "accepted: http_503 + task",
+        "accepted: token_refreshing + task",
+    ]
+
+
 # --- a late answer --------------------------------------------------------------------------------
 
 

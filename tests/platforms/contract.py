@@ -36,8 +36,9 @@ from shared.platforms.base import (
     PublicUrl,
     Published,
     Request,
+    Size,
 )
-from tests.platforms.stage import Files, Stage, item
+from tests.platforms.stage import Files, Stage, bytes_of, item
 from tests.sandbox.clock import Clock
 from tests.sandbox.platforms.values import Answer
 
@@ -406,6 +407,8 @@ def perform(step: Any, files: Files) -> Any:
             return None
         case PublicUrl(wanted):
             return files.public_url(wanted)
+        case Size(wanted):
+            return len(bytes_of(wanted))
     assert isinstance(step, Call)
     request = step.request
     content: dict[str, Any] = {"json": request.json} if request.json is not None else {}

@@ -42,6 +42,7 @@ from shared.platforms.base import (
     Published,
     RefreshFlow,
     Request,
+    Size,
 )
 from shared.platforms.driver import Driver, request_hash
 from shared.platforms.session import Permit, Session, TooLateToSendError
@@ -408,11 +409,12 @@ def test_steps_without_a_request_are_answered(plain_driver: Driver) -> None:
     def steps(platform: Plain) -> Flow:
         yield Keep({"container": "17"})
         url = yield PublicUrl(item(1))
-        return Published("110", remote_url=url)
+        size = yield Size(item(1, size_bytes=99))  # what is on record may be wrong
+        return Published("110", remote_url=f"{url}?size={size}")
 
     outcome = publish(plain_driver, "http://127.0.0.1", steps, attempt)
 
-    assert outcome.value.remote_url == "https://media.example/asset-1"
+    assert outcome.value.remote_url == "https://media.example/asset-1?size=7"
     assert attempt.kept == [{"container": "17"}]
 
 
@@ -482,15 +484,29 @@ def test_a_quoted_text_or_token_is_taken_out() -> None:
     assert error.message == "PUBLIC: '…' '…' … …"
 
 
-def test_a_text_inside_a_forms_json_is_taken_out_too() -> None:
+@pytest.mark.parametrize("field", [{"content": 'Fresh "bread"'}, [{"caption": 'Fresh "bread"'}]])
+def test_a_text_inside_a_forms_json_is_taken_out_too(field: Any) -> None:
     class Quoting(Plain):
         def message(self, reply: httpx.Response) -> str:
             return reply.text
 
-    form = {"payload_json": json.dumps({"content": 'Fresh "bread"'})}
+    form = {"payload_json": json.dumps(field)}
     call = Call(Request("POST", "https://a.example", form=form), "create")
 
     error = Quoting().classify(call, httpx.Response(400, text='cannot take Fresh "bread"'))
+
+    assert error is not None
+    assert error.message == "cannot take …"
+
+
+def test_a_text_that_travels_escaped_is_taken_out_as_it_was_written() -> None:
+    class Quoting(Plain):
+        def message(self, reply: httpx.Response) -> str:
+            return reply.text
+
+    call = Call(Request("POST", "https://a.example", json={"text": "Salt &amp; bread"}), "create")
+
+    error = Quoting().classify(call, httpx.Response(400, text="cannot take Salt & bread"))
 
     assert error is not None
     assert error.message == "cannot take …"

@@ -23,6 +23,7 @@ from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
 from shared.platforms.session import Collected
+from shared.platforms.slack import Slack
 from shared.platforms.threads import Threads
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TOKEN, turn
@@ -38,8 +39,12 @@ USERS = {
     "discord": "41771983423143937",
     "threads": "17841400008460057",
     "facebook": "1000000000017",
+    "slack": "C024BE91L",
 }
-ALL = [Twitter, LinkedIn, Instagram, Mastodon, Bluesky, Discord, Threads, Facebook]
+ALL = [
+    *(Twitter, LinkedIn, Instagram, Mastodon, Bluesky, Discord),
+    *(Threads, Facebook, Slack),
+]
 COUNTED = {  # one of each platform's own names
     "linkedin": "likeCount",
     "twitter": "like_count",
@@ -49,6 +54,12 @@ COUNTED = {  # one of each platform's own names
     "discord": "\N{THUMBS UP SIGN}",
     "threads": "likes",
     "facebook": "reactions",
+    "slack": "reactions",
+}
+NOBODYS = {  # posts that are not there; else "1"
+    "linkedin": "urn:li:share:1",
+    "bluesky": "at://did:plc:acme/app.bsky.feed.post/1",
+    "slack": "C024BE91L:1503435956.000247",
 }
 SERVER = "bread.example"  # of accounts that have one
 
@@ -124,6 +135,11 @@ def instagram(stage: Stage) -> Desk:
 
 
 @pytest.fixture
+def slack(stage: Stage) -> Desk:
+    return Desk(stage, Slack)
+
+
+@pytest.fixture
 def mastodon(stage: Stage) -> Desk:
     return Desk(stage, Mastodon)
 
@@ -154,10 +170,9 @@ def test_every_question_and_answer_is_in_the_contract(stage: Stage, kind: type[P
     desk = Desk(stage, kind)
     first, second = desk.publish(2)
     desk.count(first, **{COUNTED[kind.name]: 1})
-    nobody = {"linkedin": "urn:li:share:1", "bluesky": "at://did:plc:acme/app.bsky.feed.post/1"}
 
     desk.ask([first, second])
-    desk.ask([nobody.get(kind.name, "1"), second])
+    desk.ask([NOBODYS.get(kind.name, "1"), second])
 
     assert len(stage.server.answers) >= 2
     assert [fault for exchange in stage.server.answers for fault in faults(*exchange)] == []
@@ -315,6 +330,23 @@ def test_an_instagram_that_is_down_is_not_asked_for_every_post(instagram: Desk) 
 
     assert isinstance(collected.failure, TransientError)
     assert (collected.told, instagram.calls) == ({}, 3)
+
+
+# Slack
+
+
+def test_slack_tells_reactions_and_replies(slack: Desk) -> None:
+    ids = slack.publish(2)
+    slack.count(ids[0], reactions=3, reply_count=2)
+
+    told = slack.told([*ids, NOBODYS["slack"]])
+
+    assert told == {
+        ids[0]: {"likes": 3, "comments": 2},
+        ids[1]: {"likes": 0},  # nobody reacted; of replies nothing is said
+        NOBODYS["slack"]: "message_not_found",
+    }
+    assert slack.calls == 3
 
 
 # Mastodon

@@ -25,6 +25,8 @@ from shared.platforms.facebook import Facebook
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
+from shared.platforms.slack import Slack
+from shared.platforms.telegram import Telegram
 from shared.platforms.threads import Threads
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TEXT, TOKEN, turn
@@ -42,6 +44,8 @@ FILES = {
     "discord": ("discord.json",),
     "threads": ("threads.json",),
     "facebook": ("facebook.json",),
+    "slack": ("slack.json",),
+    "telegram": ("telegram.json",),
 }
 HOSTS = {
     "linkedin": "https://api.linkedin.com",
@@ -52,10 +56,15 @@ HOSTS = {
     "discord": "https://discord.com",
     "threads": "https://graph.threads.net",
     "facebook": "https://graph.facebook.com",
+    "slack": "https://slack.com",
+    "telegram": "https://api.telegram.org",
 }
-BASES = {"discord": "/api/v10"}  # a part of the path that settings give with the host
+BASES = {
+    "discord": "/api/v10",
+    "slack": "/api",
+}  # a part of the path that settings give with the host
 SERVER = "bread.example"  # of federated accounts
-OUTSIDE = {"PUT /dms-uploads/"}  # answered at run time, described in prose
+OUTSIDE = {"PUT /dms-uploads/", "POST /upload/v1/"}  # answered at run time, described in prose
 
 pytestmark = [
     pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts"),
@@ -74,7 +83,20 @@ def contract(file: str) -> OpenAPI:
             node.pop("type", None)  # a file's bytes are no text
         if "segment_index" in node.get("properties", {}):  # in a multipart body all is text
             node["properties"]["segment_index"] = {"type": "string", "pattern": "^[0-9]{1,3}$"}
+        form = node.get("multipart/form-data", {}).get("schema", {}).get("properties", {})
+        for name, field in form.items():
+            form[name] = _as_text(field)
     return OpenAPI.from_dict(document)
+
+
+def _as_text(field: dict[str, Any]) -> dict[str, Any]:
+    """A field of a multipart body, where all is text."""
+    patterns = {"boolean": "^(true|false)$", "integer": "^-?[0-9]+$"}
+    if any(either.get("type") == "integer" for either in field.get("anyOf", ())):
+        return {"type": "string"}  # a number or a name
+    kind = field.get("type")
+    known = isinstance(kind, str) and kind in patterns
+    return {"type": "string", "pattern": patterns[kind]} if known else field
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:
@@ -255,6 +277,30 @@ def all_of_facebook(run: Exchange) -> None:
     run.lookup("One", media=(item(1),))
 
 
+def all_of_slack(run: Exchange) -> None:
+    options = {"unfurlLinks": True, "unfurlMedia": False}
+    parent = run.publish(options=options).remote_id.rpartition(":")[2]
+    run.publish(options={"threadTs": parent, "replyBroadcast": True, "mrkdwn": True})
+    run.publish(text="One", media=(item(1, alt_text="A loaf"),))
+    run.stage.server.misbehave("slack", "create post", "processing", polls=1)
+    files = (item(1), item(2, "video/mp4"))
+    run.publish(text="Several", options={"threadTs": parent, "mrkdwn": True}, media=files)
+    run.lookup(TEXT)
+    run.lookup("Several", media=files, state=run.stage.kept[-1])
+    run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
+
+
+def all_of_telegram(run: Exchange) -> None:
+    run.publish()
+    options = {"parseMode": "HTML", "linkPreview": False, "disableNotification": True}
+    topic = {"protectContent": True, "messageThreadId": 7}
+    run.publish(text="<b>Warm</b>", options=options | topic)
+    run.publish(media=(item(1),), options=options)
+    run.publish(media=(item(1, "image/gif"),), options=topic)
+    run.publish(media=(item(1, "video/mp4", width=4, height=3, duration_ms=2000),))
+    run.publish(media=(item(1), item(2, "video/mp4")), options=topic)
+
+
 RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
     (
         LinkedIn,
@@ -314,6 +360,16 @@ RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
         all_of_facebook,
         {*("upload", "create post", "read post", "create video", "read video"), "find post"},
     ),
+    (
+        Slack,
+        "C024BE91L",
+        all_of_slack,
+        {
+            *("begin upload", "upload", "create post", "read file", "read permalink"),
+            *("find post", "refresh"),
+        },
+    ),
+    (Telegram, "-1001234567890", all_of_telegram, {"create post"}),
 ]
 
 
@@ -343,6 +399,8 @@ def test_every_request_and_answer_is_in_the_contract(
         ("mastodon", "/api/v1/statuses", {"text": "x"}),
         ("discord", "/channels/17/messages", {"content": ["x"]}),
         ("facebook", "/v25.0/17/feed", {"text": "x"}),
+        ("slack", "/chat.postMessage", {"channel": "C1", "body": "x"}),
+        ("telegram", "/bot1:a/sendMessage", {"chat_id": 1, "message": "x"}),
         ("bluesky", "/xrpc/com.atproto.repo.putRecord", {"repo": "x", "rkey": "y"}),
     ],
 )

@@ -27,6 +27,8 @@ from tests.sandbox.platforms.instagram import InstagramDialect
 from tests.sandbox.platforms.linkedin import LinkedInDialect
 from tests.sandbox.platforms.mastodon import MastodonDialect
 from tests.sandbox.platforms.misbehaviour import Kind, Misbehaviour
+from tests.sandbox.platforms.slack import SlackDialect
+from tests.sandbox.platforms.telegram import TelegramDialect
 from tests.sandbox.platforms.threads import ThreadsDialect
 from tests.sandbox.platforms.twitter import TwitterDialect
 from tests.sandbox.platforms.values import Answer, Post, Received, Refused, Token
@@ -52,10 +54,12 @@ class PlatformServer:
         self.discord = DiscordDialect(clock, lambda: self.url)
         self.facebook = FacebookDialect(clock, lambda: self.url)
         self.threads = ThreadsDialect(clock, lambda: self.url)
+        self.slack = SlackDialect(clock, lambda: self.url)
+        self.telegram = TelegramDialect(clock, lambda: self.url)
         dialects: tuple[Dialect, ...] = (
             *(self.linkedin, self.twitter, self.instagram),
             *(self.mastodon, self.bluesky, self.discord),
-            *(self.facebook, self.threads),
+            *(self.facebook, self.threads, self.slack, self.telegram),
         )
         self._dialects = {dialect.name: dialect for dialect in dialects}
         self._misbehaviours: list[Misbehaviour] = []
@@ -116,6 +120,10 @@ class PlatformServer:
             "FACEBOOK_API_URL": f"{self.url}/facebook",
             "THREADS_API_URL": f"{self.url}/threads",
             "MASTODON_API_URL": f"{self.url}/mastodon/{{server}}",
+            "SLACK_API_URL": f"{self.url}/slack",
+            "SLACK_CLIENT_ID": self.slack.client_id,
+            "SLACK_CLIENT_SECRET": self.slack.client_secret,
+            "TELEGRAM_API_URL": f"{self.url}/telegram",
         }
 
     # what there is
