@@ -56,7 +56,7 @@ locals {
   # on them; an indexed instant that only grows limits its collection to 500 writes a second.
   unindexed_fields = {
     publishLogs = [
-      "content", "media", "options", "state", "committing", "parts", "attempts",
+      "content", "media", "options", "thread", "state", "committing", "parts", "attempts",
       "rawResponse", "errorMessage",
       "dueAt", "latestAt", "leaseEndsAt", "unsettledSince", "nextRetryAt",
       "createdAt", "updatedAt",

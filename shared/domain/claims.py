@@ -7,7 +7,10 @@
                                account gone? failed · attempts spent? failed
                                else claim: fresh owner, lease, fencing token + 1, attempt on record
                    ─ mark ───> `committing`, just before the one call that creates the post
-                   ─ settle ─> success | accepted | retry | waiting | failed | unknown
+                   ─ settle ─> success | accepted | retry | waiting | failed | partial | unknown
+
+A thread goes through this part by part: its log is about the part that comes next, and whatever is
+written next puts the part before it on record (`stepped`).
 
 A task is a wake-up, never a permission: `begin` decides from the record alone, so an early, stale
 or doubled task does no harm. Nothing here reads a clock or draws a random number.
@@ -27,14 +30,18 @@ from shared.domain.deliveries import (
     ATTEMPTS_KEPT,
     ENDED,
     RAW_CHARS,
+    Arrived,
     Attempt,
     Change,
     Committing,
     PublishLog,
     Status,
+    advanced,
+    arrived,
     bury,
     ended,
     evolve,
+    going_on,
     hop_to,
     lateness,
     sweep_at,
@@ -277,19 +284,23 @@ def _claimed(log: PublishLog, now: datetime, owner: str) -> PublishLog:
 # --- while it runs --------------------------------------------------------------------------------
 
 
-def mark(log: PublishLog, now: datetime, *, owner: str, request_hash: str) -> Change | None:
+def mark(
+    log: PublishLog, now: datetime, *, owner: str, request_hash: str, before: Posted | None = None
+) -> Change | None:
     """The `committing` mark; None when the lease has run out and nothing may be sent.
 
-    An attempt that marks again had its first call refused (a token that was renewed since): it
-    would not have come this far otherwise.
+    An attempt that marks again either brings the part `before` this one, which its first call
+    created, or had that call refused (a token that was renewed since): it would not have come this
+    far otherwise.
     """
     if log.owner != owner or not _leased(log, now):
         return None
-    log = _refused(log)
+    log = stepped(log, before, now) if before else _refused(log)
     committing = Committing(
         at=now,
         send_by=min(now + leases.SEND_WITHIN, log.lease_ends_at or now),
         owner=owner,
+        part=log.part,
         native_key=log.native_key,
         request_hash=request_hash,
     )
@@ -297,10 +308,18 @@ def mark(log: PublishLog, now: datetime, *, owner: str, request_hash: str) -> Ch
     return Change(evolve(log, now, committing=committing, unsettled_since=since))
 
 
-def keep(log: PublishLog, now: datetime, *, owner: str, state: Mapping[str, Any]) -> Change | None:
+def keep(
+    log: PublishLog,
+    now: datetime,
+    *,
+    owner: str,
+    state: Mapping[str, Any],
+    before: Posted | None = None,
+) -> Change | None:
     """State on record before it is used; None when the lease has run out."""
     if log.owner != owner or not _leased(log, now):
         return None
+    log = stepped(log, before, now) if before else log
     return Change(evolve(log, now, state=dict(state)))
 
 
@@ -316,6 +335,21 @@ class Posted:
     published_at: datetime | None
     found: bool
     raw: str | None
+
+    def part(self, now: datetime) -> Arrived:
+        at = self.published_at or now
+        return Arrived(remote_id=self.remote_id, remote_url=self.remote_url, published_at=at)
+
+
+def stepped(log: PublishLog, posted: Posted, now: datetime) -> PublishLog:
+    """The log once a part of its thread is created and its attempt is on the way to the next one.
+
+    Where that part is on record already, so is the mark of the next: the answer to that commit was
+    lost, and without it nothing was sent.
+    """
+    if posted.remote_id in log.remote_ids:
+        return _refused(log)
+    return advanced(log, posted.part(now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +381,7 @@ def settle(
         log = _refused(log)
     match result:
         case Posted(found=False):
-            return Change(_success(log, result, now))
+            return _there(log, result, now)
         case Posted() if taken:
             return unknown(log, now, looks=looks, code="evidence_taken")
         case Posted():
@@ -422,24 +456,17 @@ def _refused(log: PublishLog) -> PublishLog:
     )
 
 
-def _success(log: PublishLog, posted: Posted, now: datetime) -> PublishLog:
-    return ended(
-        log,
-        now,
-        Status.SUCCESS,
-        remote_id=posted.remote_id,
-        remote_url=posted.remote_url,
-        published_at=posted.published_at or now,
-        committing=None,
-        unsettled_since=None,
-        error_code=None,
-        error_message=None,
-    )
+def _there(log: PublishLog, posted: Posted, now: datetime) -> Change:
+    if posted.remote_id in log.remote_ids:
+        return Change(going_on(stepped(log, posted, now), now), wakes=True)
+    return arrived(log, now, posted.part(now))
 
 
 def _by_evidence(log: PublishLog, posted: Posted, now: datetime, *, looks: bool) -> Change:
     """A post that was found is ours only if we may have created it, and not before we tried."""
     since = log.unsettled_since
+    if posted.remote_id in log.remote_ids:
+        return unknown(log, now, looks=looks, code="evidence_taken")  # by another part of it
     too_old = (
         since is not None
         and posted.published_at is not None
@@ -447,7 +474,7 @@ def _by_evidence(log: PublishLog, posted: Posted, now: datetime, *, looks: bool)
     )
     if since is None or too_old:
         return unknown(log, now, looks=looks, code="evidence_too_old")
-    return Change(_success(log, posted, now), by_evidence=True)
+    return arrived(log, now, posted.part(now), by_evidence=True)
 
 
 def unknown(
@@ -504,12 +531,13 @@ def snooze(log: PublishLog, now: datetime, until: datetime, *, code: str) -> Cha
 
 def late_answer(log: PublishLog, result: Result, *, now: datetime, owner: str) -> Change | None:
     """The platform's own answer, after the delivery was taken for unknown: only the owner of the
-    `committing` mark may still say what came of it, and only success or failure."""
+    `committing` mark may still say what came of it, and only that it is there or was refused."""
     mark = log.committing
     if log.status is not Status.UNKNOWN or mark is None or mark.owner != owner:
         return None
     if isinstance(result, Posted) and not result.found:
-        return Change(_success(log, result, now))
+        known = result.remote_id in log.remote_ids
+        return None if known else arrived(log, now, result.part(now))
     refused = isinstance(result, PermanentError) and log.unsettled_since == mark.at
     if isinstance(result, PermanentError) and refused:
         log = log.model_copy(update={"committing": None, "unsettled_since": None})

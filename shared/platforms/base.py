@@ -61,7 +61,8 @@ class Delivery:
     idempotency key: the same while the content is the same. `state` holds what an earlier attempt
     kept. `unsettled_since` is when a call that may have created the post was first sent and never
     settled: None on a fresh delivery. `attempted_at` is when this attempt began, for state that
-    grows old: a flow has no clock.
+    grows old: a flow has no clock. `above` holds the remote ids of the parts of its thread before
+    this one, the first one first: this one replies to the last.
     """
 
     id: str
@@ -75,6 +76,11 @@ class Delivery:
     server: str | None = None
     unsettled_since: datetime | None = None
     attempted_at: datetime | None = None
+    above: tuple[str, ...] = ()
+
+    @property
+    def reply_to(self) -> str | None:
+        return self.above[-1] if self.above else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +352,10 @@ class Platform:
     guarantee: ClassVar[Guarantee]
     limits: ClassVar[Limits]
     options: ClassVar[type[Options]] = Options
+    # Whether a flow publishes a delivery with something `above` it as a reply to that, and looks
+    # such a one up; `opening`: options that a thread's first part alone carries.
+    threads: ClassVar[bool] = False
+    opening: ClassVar[frozenset[str]] = frozenset()
     # Statuses by which this platform says that it did not accept a committing call. Any other
     # answer that is not a success leaves the outcome unknown.
     refusals: ClassVar[frozenset[int]] = frozenset({400, 401, 403, 404, 413, 422, 429})
@@ -410,6 +420,11 @@ class Platform:
     def metrics_refusal(self, platform_user_id: str) -> str | None:
         """Why the metrics of this kind of account cannot be read, as a code; None if they can."""
         return None
+
+    def options_of(self, part: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a post's options the `part` of its thread carries, from 0."""
+        opening = {*self.opening, *map(to_camel, self.opening)} if part else ()
+        return {name: value for name, value in options.items() if name not in opening}
 
     def guarantee_for(self, platform_user_id: str) -> Guarantee:
         """`guarantee`, where it depends on the kind of account."""

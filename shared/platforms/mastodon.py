@@ -105,6 +105,7 @@ class Mastodon(Platform):
         },
     )
     options = MastodonOptions
+    threads = True
     metrics_batch = 25  # one call each, of the 300 in five minutes
 
     # flows
@@ -120,6 +121,8 @@ class Mastodon(Platform):
             "status": delivery.text,
             **options.model_dump(exclude_none=True),
         }
+        if delivery.reply_to is not None:
+            status["in_reply_to_id"] = delivery.reply_to
         if delivery.media:
             status["media_ids"] = [uploads.ids[item.id] for item in delivery.media]
         headers = _auth(token) | {"Idempotency-Key": delivery.key}
@@ -159,6 +162,7 @@ class Mastodon(Platform):
             for post in reply.json()
             if (made_at := _instant(post.get("created_at"))) is not None
             and made_at >= since
+            and post.get("in_reply_to_id") == delivery.reply_to
             and _same(delivery, post)
         ]
         if len(found) != 1:

@@ -64,6 +64,7 @@ RATE_LIMITED = 88
 DUPLICATE = 187
 LINK = r"\S*\w\.\w\S*"  # as written, with or without https://
 SHORT_LINK = re.compile(r"https://t\.co/\w+")
+FIND_REPLY = "find reply"
 # Of the last 30 days X tells an author more of each post; asked of an older one it is a fault.
 PRIVATE_FOR = timedelta(days=29)
 # Version 2.167 of the API renames the one to the other; which the service takes, it says itself.
@@ -95,6 +96,8 @@ class Twitter(Platform):
         video_items=0,
     )
     options = TwitterOptions
+    threads = True
+    opening = frozenset({"reply_settings"})  # a conversation has one rule
     refreshes = True
     metrics_batch = 100
 
@@ -115,6 +118,8 @@ class Twitter(Platform):
                 yield Call(Request("POST", url, auth, json=about), "describe media")
 
         post: dict[str, Any] = {"text": delivery.text, **options.model_dump(exclude_none=True)}
+        if delivery.reply_to is not None:
+            post["reply"] = {"in_reply_to_tweet_id": delivery.reply_to}
         if delivery.media:
             post["media"] = {"media_ids": [kept[item.id] for item in delivery.media]}
         create = Request("POST", f"{self.app.api_url}/2/tweets", auth, json=post)
@@ -169,21 +174,14 @@ class Twitter(Platform):
         if delivery.unsettled_since is None:
             raise OutcomeUnknownError("Nothing of this delivery is unsettled", code="not_unsettled")
         since = delivery.unsettled_since - CLOCKS_APART
-        # Neither `tweet.fields` nor `post.fields`: X renames, and an id tells its time.
-        params = {
-            "max_results": "100",
-            "start_time": since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "exclude": "retweets",
-        }
-        url = f"{self.app.api_url}/2/users/{delivery.platform_user_id}/tweets"
-        auth = {"Authorization": f"Bearer {token}"}
-        reply = yield Call(Request("GET", url, auth, params=params), "find post")
+        posts = yield from self._posts_since(since, delivery, token)
         found = [
             post["id"]
-            for post in reply.json().get("data", [])
+            for post in posts
             if (made_at := _made_at(post["id"])) is not None
             and made_at >= since
             and _same(delivery, post["text"])
+            and _of_thread(delivery, post)
         ]
         if len(found) != 1:
             message = f"{len(found)} posts of that time have this text"
@@ -191,6 +189,32 @@ class Twitter(Platform):
         post_id = found[0]
         link = _permalink(delivery.handle, post_id)
         return Published(post_id, link, _made_at(post_id), found=True)
+
+    def _posts_since(
+        self, since: datetime, delivery: Delivery, token: str
+    ) -> Generator[Step, Any, list[dict[str, Any]]]:
+        """The account's posts; where a reply is looked for, with the conversation of each."""
+        params = {
+            "max_results": "100",
+            "start_time": since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "exclude": "retweets",
+        }
+        url = f"{self.app.api_url}/2/users/{delivery.platform_user_id}/tweets"
+        auth = {"Authorization": f"Bearer {token}"}
+        if not delivery.above:  # neither name of the fields is needed: an id tells its time
+            reply = yield Call(Request("GET", url, auth, params=params), "find post")
+            return list(reply.json().get("data", []))
+        for name in FIELD_NAMES:  # what is replied to has no name that both versions take
+            asked = {**params, name: "conversation_id"}
+            reply = yield Call(Request("GET", url, auth, params=asked), FIND_REPLY)
+            if reply.status_code == 200:
+                break
+            if name not in _wrong_parameters(reply.json()):  # a 400, let pass by `classify`
+                break
+        if reply.status_code != 200:
+            code = self.code(reply) or "http_400"
+            raise PermanentError(self.message(reply), code=code, status=reply.status_code)
+        return list(reply.json().get("data", []))
 
     def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
         since = query.asked_at - PRIVATE_FOR
@@ -260,7 +284,7 @@ class Twitter(Platform):
         if 200 <= status < 300:
             whole = call.commits or call.name == READ_METRICS
             return None if whole else self._half_success(call, reply)
-        if status == 400 and call.name == READ_METRICS and fields_of(reply):
+        if status == 400 and call.name in (READ_METRICS, FIND_REPLY) and fields_of(reply):
             return None  # one of many ids, or a parameter: the flow looks at it
         body: Mapping[str, Any] = reply.json()
         message, code = self.said(call, reply), self.code(reply)
@@ -437,6 +461,13 @@ def _same(delivery: Delivery, text: str) -> bool:
         shapes.append(re.sub(rf"\s*{SHORT_LINK.pattern}$", "", theirs))
     patterns = (LINK.join(map(re.escape, SHORT_LINK.split(shape))) for shape in shapes)
     return any(re.fullmatch(pattern, ours) for pattern in patterns)
+
+
+def _of_thread(delivery: Delivery, post: Mapping[str, Any]) -> bool:
+    """Whether a post may be this part: a conversation is named by the post that began it."""
+    if not delivery.above:
+        return True
+    return post.get("conversation_id") == delivery.above[0] and post["id"] not in delivery.above
 
 
 def _plain(text: str) -> str:

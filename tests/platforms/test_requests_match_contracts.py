@@ -204,6 +204,10 @@ def all_of_x(run: Exchange) -> None:
     run.stage.server.misbehave("twitter", "end upload", "processing", polls=2)
     run.publish(text="A film", media=(item(1, "image/gif"),))
     run.lookup("One", media=(item(1),))
+    first = run.publish(text="Part one").remote_id
+    second = run.publish(text="Part two", above=(first,)).remote_id
+    run.publish(text="Part three", above=(first, second))
+    run.lookup("Part three", above=(first, second))
     run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
 
@@ -227,6 +231,9 @@ def all_of_mastodon(run: Exchange) -> None:
     run.stage.server.misbehave("mastodon", "upload", "processing", polls=1)
     run.publish(text="A film", key="4", media=(item(1, "video/mp4"),))
     run.lookup("One", media=(item(1),))
+    first = run.publish(text="Part one", key="5").remote_id
+    run.publish(text="Part two", key="6", above=(first,))
+    run.lookup("Part two", above=(first,))
 
 
 def all_of_bluesky(run: Exchange) -> None:
@@ -239,6 +246,9 @@ def all_of_bluesky(run: Exchange) -> None:
     )
     run.publish(key="3", media=(item(1, "video/mp4", alt_text="Rising", width=4, height=3),))
     run.lookup(TEXT, state=run.stage.kept[-1])
+    first = run.publish(text="Part one", key="4").remote_id
+    second = run.publish(text="Part two", key="5", above=(first,)).remote_id
+    run.publish(text="Part three", key="6", above=(first, second))
     run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN, server=SERVER))
 
 

@@ -28,18 +28,19 @@ from tests.platforms.contract import (
     TEXT,
     TOKEN,
     RefreshesAsClient,
+    Threads,
     Uploads,
     classified,
     turn,
 )
 from tests.platforms.stage import Stage, bytes_of, item
-from tests.sandbox.platforms.values import Answer
+from tests.sandbox.platforms.values import Answer, Post
 
 VECTORS = Path(__file__).parents[2] / "../shared/contracts/text/x-weighted-length-vectors.json"
 PROBLEMS = "https://api.twitter.com/2/problems"
 
 
-class TestTwitter(Uploads, RefreshesAsClient):
+class TestTwitter(Uploads, RefreshesAsClient, Threads):
     platform_class = Twitter
     user_id = "2244994945"
     refused = Answer(
@@ -54,6 +55,33 @@ class TestTwitter(Uploads, RefreshesAsClient):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"status": 400, "detail": sentence, "title": "Invalid Request"})
+
+    def parent(self, post: Post) -> str | None:
+        above: str | None = post.fields.get("reply", {}).get("in_reply_to_tweet_id")
+        return above
+
+    def test_a_reply_is_found_under_the_new_name_of_the_fields(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        stage.server.twitter.fields_name = "post.fields"
+        since = stage.server.clock.now()
+        first = stage.publish(platform, self.reply(stage, "One"), TOKEN)
+        assert isinstance(first, Published)
+        second = self.reply(stage, "Two", first.remote_id, unsettled_since=since)
+        stage.publish(platform, second, TOKEN)
+
+        found = stage.lookup(platform, second, TOKEN)
+
+        assert found.remote_id == stage.server.posts("twitter")[1].id
+        asked = [received.params for received in stage.server.calls("twitter", "find post")]
+        assert [params.get("post.fields") for params in asked] == [None, "conversation_id"]
+
+    def test_who_may_reply_is_said_once(self, platform: Platform) -> None:
+        for name in ("replySettings", "reply_settings"):
+            options = {name: "following", "madeWithAi": True}
+
+            assert platform.options_of(0, options) == options
+            assert platform.options_of(1, options) == {"madeWithAi": True}
 
     # what is sent
 

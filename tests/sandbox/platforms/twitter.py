@@ -134,6 +134,7 @@ class TwitterDialect(Dialect):
         body = self._object(received, POST_FIELDS)
         text = body.get("text", "")
         media = self._attached(account, body.get("media"))
+        self._check_reply(body.get("reply"))
         settings = ("following", "mentionedUsers", "subscribers", "verified")
         if body.get("reply_settings", settings[0]) not in settings:
             raise self._invalid("$.reply_settings: does not have a value in the enumeration")
@@ -159,6 +160,17 @@ class TwitterDialect(Dialect):
         data = {"id": post.id, "text": _shown(post), "edit_history_tweet_ids": [post.id]}
         return Answer(201, {"data": data}, {"x-transaction-id": secrets.token_hex(8)})
 
+    def _check_reply(self, reply: dict[str, Any] | None) -> None:
+        if reply is None:
+            return
+        names: dict[str, Any] = {"in_reply_to_tweet_id": str, "exclude_reply_user_ids": list}
+        wrong = check_fields(reply, names, ("in_reply_to_tweet_id",))
+        if wrong or not re.fullmatch(r"[0-9]{1,19}", reply["in_reply_to_tweet_id"]):
+            raise self._invalid(wrong or "$.reply.in_reply_to_tweet_id: does not match the pattern")
+        if all(post.id != reply["in_reply_to_tweet_id"] for post in self.posts):
+            message = "You attempted to reply to a Tweet that is deleted or not visible to you."
+            raise Refused(self.failure(403, message))
+
     def _attached(self, account: str, media: dict[str, Any] | None) -> tuple[Media, ...]:
         if media is None:
             return ()
@@ -179,8 +191,13 @@ class TwitterDialect(Dialect):
         token, account = self._account(received)
         params = received.params
         known = {"max_results", "start_time", "end_time", "exclude", "since_id", "until_id"}
-        if set(params) - known:
-            raise self._invalid(f"unknown parameters {sorted(set(params) - known)}")
+        unknown = sorted(set(params) - known - {self.fields_name})
+        if unknown:
+            message = f"The query parameter [{unknown[0]}] is not one of [{sorted(known)}]"
+            raise self.invalid_parameter(unknown[0], message)
+        fields = params.get(self.fields_name, "")
+        if fields not in ("", "conversation_id"):
+            raise self._invalid(f"{self.fields_name}: {fields} is not played here")
         most = int(params.get("max_results", "10"))
         start = params.get("start_time", "2010-11-06T00:00:00Z")
         if not 5 <= most <= 100 or not re.fullmatch(r"[\d-]{10}T[\d:]{8}Z", start):
@@ -191,9 +208,19 @@ class TwitterDialect(Dialect):
         own = [p for p in reversed(self.posts) if p.account == account and p.at >= since][:most]
         if not own:
             return Answer(200, {"meta": {"result_count": 0}})
-        data = [{"id": p.id, "text": _shown(p), "edit_history_tweet_ids": [p.id]} for p in own]
+        data = [
+            {"id": p.id, "text": _shown(p), "edit_history_tweet_ids": [p.id]}
+            | ({"conversation_id": self._conversation(p)} if fields else {})
+            for p in own
+        ]
         meta = {"result_count": len(own), "newest_id": own[0].id, "oldest_id": own[-1].id}
         return Answer(200, {"data": data, "meta": meta})
+
+    def _conversation(self, post: Post) -> str:
+        """The id of the post that began it."""
+        above = post.fields.get("reply", {}).get("in_reply_to_tweet_id")
+        parent = next((one for one in self.posts if one.id == above), None)
+        return self._conversation(parent) if parent else above or post.id
 
     # media
 
