@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.behaviour.bulk_files import LEASE, Bulk, lines, planned, sheet
+from tests.console import Console
 from tests.sandbox.children import free_port
 from tests.sandbox.functions import FunctionProcess
 from tests.sandbox.stack import BUCKET
-from tests.world import Account, World
+from tests.world import COMPANY, Account, World
 
 NOTHING = {"rows": 0, "created": 0, "updated": 0, "unchanged": 0, "skipped": 0, "failed": 0}
 
@@ -414,6 +415,63 @@ def test_a_job_whose_task_is_lost_is_found_by_the_sweep(
 
     assert lost == "queued"
     assert job["counts"] == NOTHING | {"rows": 2, "created": 2}
+
+
+def test_a_paused_import_waits_and_goes_on_when_it_is_resumed(
+    world: World, bulk: Bulk, linkedin: Account
+) -> None:
+    console, pause = Console(world), {"kind": "bulk", "scope": "company", "name": COMPANY}
+    paused = console.done("/pause", {**pause, "reason": "too many"})
+
+    job_id = bulk.begin_import(sheet(planned(world, linkedin, count=2)))
+    world.stack.settle()
+    held = bulk.job(job_id)
+    world.stack.clock.turn(timedelta(minutes=6))
+    world.sweep()
+    world.stack.settle()
+    still = bulk.job(job_id)
+    resumed = console.done("/resume", pause)
+    job = bulk.ended(job_id)
+
+    assert "the next one waits" in paused["message"]
+    assert [(one["state"], one["paused"]) for one in (held, still)] == [("queued", True)] * 2
+    assert resumed["woken"] == 1
+    assert (job["paused"], job["counts"]) == (False, NOTHING | {"rows": 2, "created": 2})
+
+
+def test_a_task_of_a_paused_queue_that_was_on_its_way_does_nothing(
+    world: World, bulk: Bulk, linkedin: Account
+) -> None:
+    console, pause = Console(world), {"scope": "queue", "name": "bulk"}
+    console.done("/pause", {**pause, "reason": "too many"})
+    job_id = bulk.begin_import(sheet(planned(world, linkedin, count=2)))
+    [task] = world.stack.tasks.tasks("bulk")
+
+    world.stack.tasks.deliver(task.id)
+    held = bulk.job(job_id)
+    console.done("/resume", pause)
+    job = bulk.ended(job_id)
+
+    assert (held["state"], held["paused"]) == ("queued", True)
+    assert job["counts"] == NOTHING | {"rows": 2, "created": 2}
+
+
+def test_a_pause_of_another_company_or_kind_holds_no_import(
+    world: World, bulk: Bulk, linkedin: Account
+) -> None:
+    console = Console(world)
+    console.done(
+        "/pause", {"kind": "bulk", "scope": "company", "name": "other", "reason": "too many"}
+    )
+    console.done("/pause", {"scope": "company", "name": COMPANY, "reason": "too many"})
+
+    job = bulk.import_(sheet(planned(world, linkedin, count=1)))
+    senseless = console.act(
+        "/pause", {"kind": "bulk", "scope": "platform", "name": "twitter", "reason": "too many"}
+    )
+
+    assert job["counts"]["created"] == 1
+    assert (senseless.status_code, senseless.json()["code"]) == (422, "scope_unknown")
 
 
 # --- who asks ------------------------------------------------------------------------------------

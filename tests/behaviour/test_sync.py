@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from shared.domain import keys
+from tests.console import Console
 from tests.sandbox.firestore_proxy import FirestoreCall, Refused
 from tests.world import Account, World
 
@@ -313,16 +314,62 @@ def test_an_account_whose_token_dies_meanwhile_is_expired_and_skipped(world: Wor
     assert len(world.stack.events("account.expired")) == 1
 
 
-def test_a_paused_platform_is_left_out(world: World) -> None:
+@pytest.mark.parametrize("scope", ["platform", "account", "company"])
+def test_what_is_paused_is_read_once_it_is_resumed_and_posts_go_out_meanwhile(
+    world: World, scope: str
+) -> None:
+    console, x, linkedin = Console(world), world.account("twitter"), organization(world)
+    publish(world, x)
+    publish(world, linkedin)
+    name = {"platform": "twitter", "account": x.id, "company": "acme"}[scope]
+    pause = {"kind": "sync", "scope": scope, "name": name}
+    console.done("/pause", pause | {"reason": "costs"})
+
+    sync_id = started(world)
+    world.stack.turn(timedelta(minutes=61))  # it looks again by itself
+    while_paused = reads(world, x), reads(world, linkedin)
+    held = [part["code"] for part in parts(world, sync_id) if part["status"] == "waiting"]
+    publish(world, x)
+    resumed = console.done("/resume", pause)
+    world.stack.settle()
+
+    assert while_paused == (0, 0 if scope == "company" else 1)
+    assert held == ["paused"] * (2 if scope == "company" else 1)
+    assert len(world.stack.platforms.posts("twitter")) == 2
+    assert resumed["woken"] == len(held)
+    assert (reads(world, x), reads(world, linkedin)) == (1, 1)
+    assert counts(world, sync_id)["accounts"] == (2, 2, 0, 0)
+    assert [part["attemptsSpent"] for part in parts(world, sync_id)] == [0, 0]
+
+
+def test_a_pause_of_publishing_holds_no_reading(world: World) -> None:
     x = world.account("twitter")
     publish(world, x)
-    pause = {"scope": "platform", "name": "twitter", "by": "ops", "why": "costs", "until": None}
-    world.stack.db.document("controls", "sync").set({"pauses": {"one": pause}})
+    pause = {"scope": "platform", "name": "twitter", "reason": "its API is down"}
+    Console(world).done("/pause", pause)
 
-    sync_id = synced(world)
+    synced(world)
 
-    assert reads(world, x) == 0
-    assert counts(world, sync_id)["accounts"] == (1, 0, 0, 1)
+    assert reads(world, x) == 1
+
+
+def test_a_pause_of_reading_that_is_over_is_ended_by_the_sweep(world: World) -> None:
+    x = world.account("twitter")
+    publish(world, x)
+    until = (world.stack.clock.now() + timedelta(minutes=10)).isoformat()
+    pause = {"kind": "sync", "scope": "account", "name": x.id, "reason": "costs", "until": until}
+    Console(world).done("/pause", pause)
+
+    sync_id = started(world)
+    world.stack.turn(timedelta(minutes=9))
+    early = reads(world, x)
+    world.stack.clock.turn(timedelta(minutes=2))
+    world.sweep()
+    world.stack.settle()
+
+    assert (early, reads(world, x)) == (0, 1)
+    assert counts(world, sync_id)["accounts"] == (1, 1, 0, 0)
+    assert world.stack.records("controls")["sync"]["pauses"] == {}
 
 
 # at once, and killed
