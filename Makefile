@@ -26,7 +26,7 @@ check:  ## Lint, format, types
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
-bench:  ## What a post costs, beside its budgets; fails when one is broken
+bench:  ## What a post costs, beside its budgets; fails when one is broken (ARGS=--long: files, syncs)
 	@PYTHON="$(PYTHON)" tools/set-up runtime
 	@exec $(RUN) tests.sandbox bench $(ARGS)
 
