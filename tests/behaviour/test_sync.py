@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,11 @@ import grpc
 import httpx
 import pytest
 
+from shared import config
 from shared.domain import keys
+from shared.jobs import collect, sync
+from shared.jobs.collect import Collecting
+from shared.runtime import Runtime
 from tests.console import Console
 from tests.sandbox.firestore_proxy import FirestoreCall, Refused
 from tests.world import Account, World
@@ -513,7 +518,56 @@ def test_more_accounts_than_one_request_can_plan_are_planned_by_the_next(world: 
     assert counts(world, answer["syncId"])["accounts"] == (1, 1, 0, 1000)
 
 
+def test_what_stops_before_its_own_deadline_is_gone_on_with_by_a_successor(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linkedin = organization(world)
+    seeded(world, linkedin, 120)  # 50 to a batch
+    rt = runtime(world, monkeypatch)
+    world.stack.tasks.faults.lose_task(queue="analytics", times=None)
+
+    planned = sync.start(wanted(world, ends_at=time.monotonic() + sync.PLAN_MARGIN - 5), rt)
+    hop = world.stack.record("analyticsSyncJobs", planned["syncId"]) or {}
+    sync.go_on(planned["syncId"], 2, rt, time.monotonic() + 45)
+    world.stack.tasks.faults.clear()
+    task = Collecting(planned["syncId"], linkedin.id, 1, time.monotonic() + collect.MARGIN - 5)
+    collected = collect.run(task, rt)
+    world.run_until(lambda: counts(world, planned["syncId"])["status"] == "completed")
+
+    assert (planned["jobs"], planned["planned"]) == (0, False)
+    assert hop["cloudTaskName"] == keys.sync_task_id(planned["syncId"], "plan", 2)
+    assert (collected["status"], collected["code"]) == ("waiting", "continues")
+    assert collected["itemsProcessed"] == 50
+    assert counts(world, planned["syncId"])["items"] == (120, 0, 0)
+    assert (reads(world, linkedin), snapshots_in_all(world)) == (3, 120)
+
+
 # the cast
+
+
+def runtime(world: World, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """The handles of one more instance, here, so that a deadline can be set."""
+    environment = world.stack.environment("sync_analytics")
+    for name in ("FIRESTORE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.setenv(name, environment[name])
+    return Runtime(config.load(environment), "sync_analytics")
+
+
+def wanted(world: World, *, ends_at: float) -> sync.Wanted:
+    """A full sync as the backend asks for it."""
+    return sync.Wanted(
+        company_id=None,
+        platform=None,
+        content_ids=(),
+        start=None,
+        force=False,
+        key=f"sync-{next(NUMBERS)}",
+        asked={},
+        call=None,
+        by=None,
+        traceparent=None,
+        ends_at=ends_at,
+    )
 
 
 def three_accounts(world: World) -> tuple[Account, Account, Account]:
@@ -627,7 +681,7 @@ def started(world: World, **scope: Any) -> str:
     """The id of a sync whose tasks have had their first turn."""
     answer = ask(world, **scope)
     assert answer.status_code == 200, answer.text
-    world.stack.settle()
+    world.stack.settle(60)
     sync_id: str = answer.json()["syncId"]
     return sync_id
 
