@@ -231,13 +231,6 @@ def test_an_hour_that_a_change_of_clocks_skips_is_noted_with_its_row(
             "scheduledAt",
             "The file ends in the middle of row 122: it has 2 of 5 columns.",
         ),
-        (
-            lambda text: text.replace("Post ", "Post \0", 1),
-            "not_text",
-            2,
-            "content",
-            "There is a zero byte: this is not a text file.",
-        ),
     ],
 )
 def test_of_a_file_that_is_broken_somewhere_nothing_is_taken_in(

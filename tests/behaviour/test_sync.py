@@ -529,6 +529,7 @@ def test_what_stops_before_its_own_deadline_is_gone_on_with_by_a_successor(
     planned = sync.start(wanted(world, ends_at=time.monotonic() + sync.PLAN_MARGIN - 5), rt)
     hop = world.stack.record("analyticsSyncJobs", planned["syncId"]) or {}
     sync.go_on(planned["syncId"], 2, rt, time.monotonic() + 45)
+    world.stack.settle(60)
     world.stack.tasks.faults.clear()
     task = Collecting(planned["syncId"], linkedin.id, 1, time.monotonic() + collect.MARGIN - 5)
     collected = collect.run(task, rt)
