@@ -531,9 +531,9 @@ def test_what_stops_before_its_own_deadline_is_gone_on_with_by_a_successor(
     sync.go_on(planned["syncId"], 2, rt, time.monotonic() + 45)
     world.stack.settle(60)
     world.stack.tasks.faults.clear()
-    task = Collecting(planned["syncId"], linkedin.id, 1, time.monotonic() + collect.MARGIN - 5)
+    task = Collecting(planned["syncId"], linkedin.id, 1, time.monotonic() + collect.MARGIN)
     collected = collect.run(task, rt)
-    world.run_until(lambda: counts(world, planned["syncId"])["status"] == "completed")
+    world.stack.until(lambda: counts(world, planned["syncId"])["status"] == "completed", timeout=60)
 
     assert (planned["jobs"], planned["planned"]) == (0, False)
     assert hop["cloudTaskName"] == keys.sync_task_id(planned["syncId"], "plan", 2)
