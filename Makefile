@@ -3,7 +3,7 @@
 
 RUN = .venv/bin/python -m
 
-.PHONY: help demo up test check bench mutants pins clean
+.PHONY: help demo up test check bench cost mutants pins clean
 
 help:  ## List these
 	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -26,9 +26,13 @@ check:  ## Lint, format, types
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
-bench:  ## What a post costs, beside its budgets; fails when one is broken
+bench:  ## What a post costs, beside its budgets; fails when one is broken (ARGS=--long: files, syncs)
 	@PYTHON="$(PYTHON)" tools/set-up runtime
 	@exec $(RUN) tests.sandbox bench $(ARGS)
+
+cost:  ## What it costs idle and per 1,000 posts, by list prices
+	@PYTHON="$(PYTHON)" tools/set-up runtime
+	@exec $(RUN) tools.cost
 
 mutants:  ## Take one guard away at a time and show which test notices (ARGS=sendBy: that one)
 	@PYTHON="$(PYTHON)" tools/set-up dev

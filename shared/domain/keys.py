@@ -78,6 +78,11 @@ def snapshot_id(fetched_at: datetime) -> str:
     return fetched_at.strftime("%Y%m%dT%H%M%S%fZ")
 
 
+def daily_id(company_id: str, account_id: str, day: str) -> str:
+    """One account's day of engagement."""
+    return "y" + _hash(company_id, account_id, day)
+
+
 def dead_letter_id(delivery: str, generation: int) -> str:
     return f"{delivery}-{generation}"
 

@@ -24,6 +24,7 @@ from shared.domain.bulk import (
     MissingFileError,
     Note,
     Phase,
+    RefusedRow,
     SeenKeys,
     Source,
     State,
@@ -44,7 +45,7 @@ from shared.jobs.commands import too_late
 from shared.jobs.publish import tell_failed
 from shared.jobs.schedule import Order, draft_problems, resolve_media, resolve_thread
 from shared.runtime import Runtime
-from shared.store.bulk import Around, RefusedRow, Step, Wanted
+from shared.store.bulk import Around, Step, Wanted
 from shared.store.posts import Command, Creation, Whole
 
 PART_ROWS = 500
