@@ -148,6 +148,13 @@ class PlatformServer:
                 if token in dialect.tokens:
                     dialect.tokens[token].revoked = True
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._dialects)
+
+    def dialect(self, platform: str) -> Dialect:
+        return self._dialects[platform]
+
     def posts(self, platform: str | None = None) -> list[Post]:
         """Oldest first."""
         wanted = [d for d in self._dialects.values() if platform in (None, d.name)]
@@ -190,6 +197,12 @@ class PlatformServer:
         with self._lock:
             self._misbehaviours.append(misbehaviour)
         return misbehaviour
+
+    def behave(self) -> None:
+        """Take every misbehaviour back, and let go whoever is held."""
+        self._release_all()
+        with self._lock:
+            self._misbehaviours.clear()
 
     # one request
 
