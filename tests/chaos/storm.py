@@ -234,10 +234,13 @@ class Storm:
             yield partial(self._fire, "promote", slot)
 
     def _fire(self, job: str, slot: datetime) -> None:
+        """Whatever the answer is, Scheduler leaves it at that: the next slot comes."""
         try:
-            self.stack.scheduler.fire(job, scheduled_at=slot)
-        except NoAnswerError:
-            return  # as Scheduler takes it: the next slot comes
+            answer = self.stack.scheduler.fire(job, scheduled_at=slot)
+        except NoAnswerError as error:
+            self.diary.write(job, answer=str(error))
+        else:
+            self.diary.write(job, answer=answer.text)
 
     def _rest(self) -> None:
         """Wait until nothing is under way, but at frozen instances."""

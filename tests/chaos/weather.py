@@ -113,6 +113,8 @@ class Weather:
         self.skips = self.repeats = 0
         self.stack.heal()
         self.stack.platforms.behave()
+        for process in self.stack.everyone:  # one may have been starting
+            process.wait_until_ready()
 
     def busy(self) -> bool:
         """Whether a request is under way at an instance that is not frozen."""
@@ -171,8 +173,10 @@ class Weather:
 
     def kill_instance(self, fault: Fault) -> None:
         live = self._live(fault.where)
-        if live:
+        if len(live) > 1:
             live[fault.choice % len(live)].kill()
+        elif live:  # its next request waits for the next instance
+            self.stack.scale_to_zero(fault.where)
 
     def _live(self, function: str) -> list[FunctionProcess]:
         return [p for p in self.stack.processes[function] if p.alive and not p.suspended]
