@@ -251,11 +251,12 @@ class Storm:
             time.sleep(0.005)
 
     def _tell(self) -> None:
-        at = self.stack.clock.now() - self._start
+        at, platforms = self.stack.clock.now() - self._start, self.stack.platforms
+        there = sum(len(platforms.dialect(name).posts) for name in platforms.names)
         self._note(
             f"{clock_face(at)} of {clock_face(self.plan.length)}  "
             f"{len(self._posts)} of {len(self.plan.orders)} posts ordered, "
-            f"{len(self.stack.platforms.posts())} of {len(self.owned)} deliveries there, "
+            f"{there} of {len(self.owned)} deliveries there, "
             f"{self.diary.played.total()} faults played"
         )
 
