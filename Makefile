@@ -3,7 +3,7 @@
 
 RUN = .venv/bin/python -m
 
-.PHONY: help demo up test check bench mutants pins clean
+.PHONY: help demo up test check bench chaos mutants pins clean
 
 help:  ## List these
 	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,10 @@ check:  ## Lint, format, types
 bench:  ## What a post costs, beside its budgets; fails when one is broken
 	@PYTHON="$(PYTHON)" tools/set-up runtime
 	@exec $(RUN) tests.sandbox bench $(ARGS)
+
+chaos:  ## Break a delivery at every effect, then send a thousand in a storm (ARGS="storm --posts 300")
+	@PYTHON="$(PYTHON)" tools/set-up runtime
+	@$(if $(ARGS),exec $(RUN) tests.chaos $(ARGS),$(RUN) tests.chaos points && exec $(RUN) tests.chaos storm)
 
 mutants:  ## Take one guard away at a time and show which test notices (ARGS=sendBy: that one)
 	@PYTHON="$(PYTHON)" tools/set-up dev

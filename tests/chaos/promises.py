@@ -24,7 +24,7 @@ from shared.platforms.registry import platform_class
 from tests.sandbox.platforms.values import Post
 from tests.sandbox.stack import Stack
 
-SWEEP_EVERY = timedelta(minutes=2)
+SWEEP_EVERY = timedelta(minutes=1)  # as `terraform/topology.json` has it
 READ_AT_ONCE = 300
 GUARANTEES: Mapping[type, str] = {
     Exact: "exact",
@@ -70,7 +70,7 @@ class Ordered:
 
     @property
     def guarantee(self) -> Guarantee:
-        return platform_class(self.platform)().guarantee_for(self.platform_user_id)
+        return guarantee_of(self.platform, self.platform_user_id)
 
     @property
     def guarantee_name(self) -> str:
@@ -92,6 +92,11 @@ class Verdict:
         return any(finding.kind is kind for finding in self.findings)
 
 
+def guarantee_of(platform: str, user_id: str) -> Guarantee:
+    """What this kind of account declares."""
+    return platform_class(platform)().guarantee_for(user_id)
+
+
 def fresh_mark() -> str:
     """A word that stands in no other text."""
     return f"mark{secrets.token_hex(6)}"
@@ -109,7 +114,11 @@ def judge(stack: Stack, ordered: Sequence[Ordered]) -> list[Verdict]:
         for name, found in _read(stack, "publishLogs", (one.delivery_id for one in ordered)).items()
     }
     letters = _read(stack, "deadLetters", _letter_ids(logs.values()))
-    rolled_up = _rolled_up(stack, ordered)
+    told = {
+        name: ScheduledPost.model_validate(post)
+        for name, post in _read(stack, "scheduledPosts", (one.post_id for one in ordered)).items()
+    }
+    rolled_up = _rolled_up(stack, told)
     held = _held(stack, ordered)
     verdicts = []
     for one in ordered:
@@ -117,7 +126,7 @@ def judge(stack: Stack, ordered: Sequence[Ordered]) -> list[Verdict]:
         findings = [*_outcome(one, log, there, stack.clock.now())]
         findings += _letters(log, letters) if log is not None else ()
         findings += rolled_up.get(one.post_id, ())
-        rests_since = log.updated_at if log is not None and not log.is_open else None
+        rests_since = _rests_since(log, told.get(one.post_id))
         status = log.status if log is not None else None
         verdicts.append(Verdict(one, status, rests_since, tuple(findings)))
     return verdicts
@@ -158,8 +167,8 @@ def may_stay_unknown(one: Ordered, there: Sequence[Post]) -> bool:
     match one.guarantee:
         case NoGuarantee():
             return True
-        case ReadBack():
-            return len(there) < len(one.marks)  # absence is no proof
+        case ReadBack() | Windowed():  # absence is no proof, and a window may be missed
+            return len(there) < len(one.marks)
     return False
 
 
@@ -181,10 +190,14 @@ def _letters(log: PublishLog, letters: Mapping[str, Mapping[str, Any]]) -> Itera
             yield Finding(Kind.LETTER, f"an open dead letter of generation {generation}")
 
 
-def _rolled_up(stack: Stack, ordered: Sequence[Ordered]) -> dict[str, list[Finding]]:
+def _rests_since(log: PublishLog | None, post: ScheduledPost | None) -> datetime | None:
+    if log is None or log.is_open or post is None:
+        return None
+    return max(log.updated_at, post.updated_at) if post.open == 0 else log.updated_at
+
+
+def _rolled_up(stack: Stack, told: Mapping[str, ScheduledPost]) -> dict[str, list[Finding]]:
     """What posts tell wrongly of their deliveries, by post."""
-    stored = _read(stack, "scheduledPosts", (one.post_id for one in ordered))
-    told = {name: ScheduledPost.model_validate(post) for name, post in stored.items()}
     theirs = [
         keys.delivery_id(name, target.platform, target.account_id)
         for name, post in told.items()

@@ -205,7 +205,7 @@ class Storm:
             case Command():
                 yield partial(self._command, event)
             case None:
-                yield self._retry_what_failed
+                yield self._mend_what_failed
 
     def _due(self) -> Iterator[Callable[[], None]]:
         """What is repeated, what Scheduler does, who reconnects."""
@@ -331,8 +331,13 @@ class Storm:
                     assert command.due is not None
                     owned.due = self._start + command.due
 
-    def _retry_what_failed(self) -> None:
-        """A person goes through the open dead letters, twice for each at most."""
+    def _mend_what_failed(self) -> None:
+        """A person reconnects what has expired, and goes through the open dead letters, twice for
+        each delivery at most."""
+        states = self.stack.records("socialAccounts")
+        for number, account in enumerate(self.accounts):
+            if states[account.id]["status"] == "expired":
+                self._reconnect(number)
         letters = self.stack.db.collection("deadLetters")
         for found in letters.where(filter=FieldFilter("status", "==", "open")).stream():
             letter = found.to_dict()

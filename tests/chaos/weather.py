@@ -59,8 +59,8 @@ class Diary:
     def play(self, fault: Fault) -> None:
         with self._lock:
             self.played[fault.kind] += 1
-        about = {name: value for name, value in asdict(fault).items() if value not in ("", NONE)}
-        self.write("played", **about)
+        planned = asdict(fault) | {"at": None}
+        self.write("played", **{name: value for name, value in planned.items() if value})
 
     def strike(self, fault: Fault, what: str, times: int = 1) -> None:
         with self._lock:

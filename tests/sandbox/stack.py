@@ -293,7 +293,8 @@ class Stack:
     def heal(self) -> None:
         """Take every fault away and bring every instance back."""
         self.proxy.heal()
-        self.tasks.faults.clear()
+        self.tasks.heal()
+        self.platforms.heal()
         for name, group in self.processes.items():
             self.fronts[name].before.clear()
             self.fronts[name].after.clear()
