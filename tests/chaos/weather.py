@@ -59,8 +59,8 @@ class Diary:
     def play(self, fault: Fault) -> None:
         with self._lock:
             self.played[fault.kind] += 1
-        planned = asdict(fault) | {"at": None}
-        self.write("played", **{name: value for name, value in planned.items() if value})
+        planned = asdict(fault).items()
+        self.write("played", **{k: v for k, v in planned if k != "at" and v not in ("", NONE)})
 
     def strike(self, fault: Fault, what: str, times: int = 1) -> None:
         with self._lock:
