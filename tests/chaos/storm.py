@@ -28,7 +28,7 @@ from google.cloud.firestore_v1.base_query import FieldFilter
 
 from shared.domain.deliveries import Status
 from tests.chaos.plan import MINUTE, Command, Fault, Order, Plan
-from tests.chaos.promises import Ordered, Verdict, judge
+from tests.chaos.promises import Kind, Ordered, Verdict, judge
 from tests.chaos.weather import Diary, Weather
 from tests.sandbox.children import SandboxError
 from tests.sandbox.platforms.values import Post
@@ -417,13 +417,14 @@ class Storm:
     def _outcome(self, healed_at: datetime, rested_after: timedelta | None) -> Outcome:
         self._note("Judging …")
         judged = judge(self.stack, [owned.ordered for owned in self.owned.values()])
-        verdicts = [self._with_recovery(verdict, healed_at) for verdict in judged]
+        rested = rested_after is not None
+        verdicts = [_of_what_rests(self._with_recovery(one, healed_at), rested) for one in judged]
         there = _by_word(self.stack.platforms.posts())
         failures = self.stack.events("request.failed")
         return Outcome(
             plan=self.plan,
             verdicts=verdicts,
-            broken=[*self._broken(verdicts, there, rested_after is not None)],
+            broken=[*self._broken(verdicts, there, rested)],
             accepted=len(self._posts),
             refused=len(self._refused),
             begun=[*first_attempts(self.stack.events("publish.begun"))],
@@ -459,6 +460,12 @@ class Storm:
             for post in there.get(owned.ordered.marks[0], ()):
                 if not owned.retried:
                     yield (post.at - owned.due).total_seconds()
+
+
+def _of_what_rests(verdict: Verdict, rested: bool) -> Verdict:
+    """Interrupted, a roll-up may be on its way: the sweep has not had its time."""
+    kept = tuple(found for found in verdict.findings if rested or found.kind is not Kind.ROLL_UP)
+    return replace(verdict, findings=kept)
 
 
 def _against_orders(

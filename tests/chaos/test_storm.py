@@ -40,11 +40,11 @@ def test_a_storm_goes_over_every_platform_of_the_registry() -> None:
 def test_no_promise_is_broken_in_a_short_storm_and_all_is_whole_after_it(stack: Stack) -> None:
     diary = io.StringIO()
 
-    outcome = Storm(stack, plan(11, 60, 4), file=diary).run()
+    outcome = Storm(stack, plan(11, 50, 3), file=diary).run()
 
     assert [one for one in outcome.verdicts if one.findings] == []
     assert (outcome.broken, outcome.errors) == ([], 0)
-    assert outcome.accepted + outcome.refused == 60
+    assert outcome.accepted + outcome.refused == 50
     assert outcome.rested_after is not None
     struck = [line for line in map(json.loads, diary.getvalue().splitlines()) if "what" in line]
     assert len(struck) > 10
