@@ -3,7 +3,7 @@
 
 RUN = .venv/bin/python -m
 
-.PHONY: help demo up test check bench cost mutants pins clean
+.PHONY: help demo up test check bench cost chaos mutants pins clean
 
 help:  ## List these
 	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,10 @@ bench:  ## What a post costs, beside its budgets; fails when one is broken (ARGS
 cost:  ## What it costs idle and per 1,000 posts, by list prices
 	@PYTHON="$(PYTHON)" tools/set-up runtime
 	@exec $(RUN) tools.cost
+
+chaos:  ## Break a delivery at every effect, then send a thousand in a storm (ARGS="storm --posts 300")
+	@PYTHON="$(PYTHON)" tools/set-up runtime
+	@$(if $(ARGS),exec $(RUN) tests.chaos $(ARGS),$(RUN) tests.chaos points && exec $(RUN) tests.chaos storm)
 
 mutants:  ## Take one guard away at a time and show which test notices (ARGS=sendBy: that one)
 	@PYTHON="$(PYTHON)" tools/set-up dev

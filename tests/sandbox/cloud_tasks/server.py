@@ -7,8 +7,8 @@ are not listed in `CloudTasksServer._methods` answer UNIMPLEMENTED, as gRPC does
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import grpc
@@ -28,6 +28,7 @@ from tests.sandbox.cloud_tasks.dispatcher import (
 from tests.sandbox.cloud_tasks.engine import Engine, Settings
 from tests.sandbox.cloud_tasks.faults import Faults
 from tests.sandbox.cloud_tasks.values import Dispatch, HttpRequest, Queue, RefusalError, Task
+from tests.sandbox.functions import Faults as Acts
 from tests.sandbox.identity import Issuer
 
 SERVICE = "google.cloud.tasks.v2.CloudTasks"
@@ -36,13 +37,25 @@ WORKERS = 8
 Serve = Callable[[Any], Any]
 
 
+@dataclass(frozen=True)
+class TasksCall:
+    """One call of the API: `method` is its short name."""
+
+    method: str
+    request: Any = field(repr=False)
+
+
 class CloudTasksServer:
     """Starts on a free port of 127.0.0.1. `faults` says how it misbehaves.
 
-    Schedule times and retry waits follow `clock`; dispatch deadlines are real time.
+    Schedule times and retry waits follow `clock`; dispatch deadlines are real time. `before` and
+    `after` arm what happens to a call ahead of its being served and to its answer; an act refuses
+    or loses it by raising `RefusalError`.
     """
 
     def __init__(self, clock: Clock, issuer: Issuer, *, settings: Settings | None = None) -> None:
+        self.before: Acts[TasksCall] = Acts()
+        self.after: Acts[TasksCall] = Acts()
         self._clock = clock
         self._lock = threading.Lock()
         self._engine = Engine(settings)
@@ -114,6 +127,11 @@ class CloudTasksServer:
         with self._lock:
             return self._engine.tasks(queue, now=self._clock.now())
 
+    def next_wake(self) -> datetime | None:
+        """When something will be sent if nobody calls before; None: nothing waits."""
+        with self._lock:
+            return self._engine.next_wake(self._clock.now())
+
     def idle(self, timeout: float = 10.0) -> bool:
         """Wait until no request is in flight and no task of a running queue is due.
 
@@ -121,6 +139,11 @@ class CloudTasksServer:
         seconds) was not enough.
         """
         return self._dispatcher.idle(timeout)
+
+    def still(self, timeout: float = 10.0) -> bool:
+        """Like `idle`, but tasks may wait for rate or concurrency: whoever turns the clock to
+        `next_wake` need not wait for them in real time."""
+        return self._dispatcher.still(timeout)
 
     def deliver(self, what: str | HttpRequest) -> Attempt:
         """Send a copy now, beside all rules, and wait for its answer: a stale or doubled delivery.
@@ -139,11 +162,17 @@ class CloudTasksServer:
 
     def reset(self) -> None:
         """Forget tasks, tombstones, history, faults and the longest wait; queues stay, running."""
-        self.faults.clear()
+        self.heal()
         self.longest_wait = None
         with self._lock:
             self._engine.reset(self._clock.now())
         self._dispatcher.forget()
+
+    def heal(self) -> None:
+        """Take every fault and act away."""
+        self.faults.clear()
+        self.before.clear()
+        self.after.clear()
 
     def _copy_of(self, task_id: str) -> Dispatch:
         now = self._clock.now()
@@ -162,8 +191,11 @@ class CloudTasksServer:
 
     def _handler(self, name: str, serve: Serve) -> grpc.RpcMethodHandler:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            call = TasksCall(name, request)
             try:
+                self.before.strike(call)
                 reply = serve(request)
+                self.after.strike(call)
             except RefusalError as refused:
                 context.abort(grpc.StatusCode[refused.code], refused.message)
             finally:  # a refused call may have changed something: a lost reply did

@@ -55,7 +55,7 @@ class BlueskyDialect(Dialect):
         super().clear()
         self.handles: dict[str, str] = {}  # to DIDs
         self.records: dict[tuple[str, str, str], dict[str, Any]] = {}  # by repo, collection, key
-        self._blobs: dict[str, tuple[str, datetime]] = {}  # by link: whose, until when
+        self._blobs: dict[tuple[str, str], datetime] = {}  # whose, by link: until when
 
     def make_routes(self) -> list[Route]:
         cls, xrpc = BlueskyDialect, "/{server}/xrpc"
@@ -113,7 +113,7 @@ class BlueskyDialect(Dialect):
         account = self.account(received)
         link = cid(received.body)
         self.hold_media(link, received.body, received.content_type)
-        self._blobs[link] = (account, received.at + BLOB_LIFE)
+        self._blobs[account, link] = received.at + BLOB_LIFE
         blob = {
             "$type": "blob",
             "ref": {"$link": link},
@@ -227,8 +227,7 @@ class BlueskyDialect(Dialect):
 
     def _blob(self, account: str, at: datetime, blob: dict[str, Any], alt: str | None) -> Media:
         link = blob["ref"]["$link"]
-        owner, until = self._blobs.get(link, ("", at))
-        if owner != account or at >= until:
+        if at >= self._blobs.get((account, link), at):
             raise self.invalid(f"Could not find blob: {link}", "BlobNotFound")
         return replace(self.media[link], alt_text=alt or None)
 

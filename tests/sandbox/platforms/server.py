@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from wsgiref.handlers import format_date_time
 
+from tests.sandbox.functions import DropConnection, Faults
 from tests.sandbox.platforms.bluesky import BlueskyDialect
 from tests.sandbox.platforms.dialect import Dialect, Now
 from tests.sandbox.platforms.discord import DiscordDialect
@@ -39,13 +40,16 @@ PREFIXES = {"linkedin-auth": "linkedin"}  # two hosts, one platform
 class PlatformServer:
     """All platforms. Start it, add accounts, point the settings at it.
 
-    `clock` tells the time that posts, tokens and limits go by.
+    `clock` tells the time that posts, tokens and limits go by. `before` and `after` arm what
+    happens to any request ahead of the platform and to its answer, as a function's `Front` has it.
     """
 
     def __init__(self, clock: Now) -> None:
         self.clock = clock
         self.requests: list[Received] = []  # as they arrive
         self.answers: list[tuple[Received, Answer]] = []  # as they leave
+        self.before: Faults[Received] = Faults()
+        self.after: Faults[Received] = Faults()
         self.linkedin = LinkedInDialect(clock, lambda: self.url)
         self.twitter = TwitterDialect(clock, lambda: self.url)
         self.instagram = InstagramDialect(clock, lambda: self.url)
@@ -99,6 +103,11 @@ class PlatformServer:
         for dialect in self._dialects.values():
             with dialect.lock:
                 dialect.clear()
+
+    def heal(self) -> None:
+        """Take away what is armed by `before` and `after`."""
+        self.before.clear()
+        self.after.clear()
 
     def _release_all(self) -> None:
         for misbehaviour in self._misbehaviours:
@@ -163,6 +172,13 @@ class PlatformServer:
                 if token in dialect.tokens:
                     dialect.tokens[token].revoked = True
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._dialects)
+
+    def dialect(self, platform: str) -> Dialect:
+        return self._dialects[platform]
+
     def posts(self, platform: str | None = None) -> list[Post]:
         """Oldest first."""
         wanted = [d for d in self._dialects.values() if platform in (None, d.name)]
@@ -206,12 +222,23 @@ class PlatformServer:
             self._misbehaviours.append(misbehaviour)
         return misbehaviour
 
+    def behave(self) -> None:
+        """Take every misbehaviour back, and let go whoever is held."""
+        self._release_all()
+        with self._lock:
+            self._misbehaviours.clear()
+
     # one request
 
     def answer(self, received: Received) -> Answer | None:
         """What to answer; None is to hang up."""
         received, handler = _routed(self._dialects[received.platform], received)
-        answer = self._answer(received, handler)
+        try:
+            self.before.strike(received)
+            answer = self._answer(received, handler)
+            self.after.strike(received)
+        except DropConnection:
+            return None
         if answer is not None:
             with self._lock:
                 self.answers.append((received, answer))

@@ -1,0 +1,334 @@
+"""Break the system at every effect on the way of a delivery, let it recover by itself, and judge.
+
+`SCENARIOS` holds, for each kind of account, the effects of a delivery that goes well, in order. A
+plain run is held against that list: an effect that nobody wrote down is a failing test. Then every
+point is broken in three ways, alone and in pairs: the second fault strikes any effect that came
+after the first one, in the same run or during recovery.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import httpx
+from google.cloud import tasks_v2
+
+from shared.domain.deliveries import PublishLog
+from tests.chaos.promises import (
+    GUARANTEES,
+    Ordered,
+    Verdict,
+    fresh_mark,
+    guarantee_of,
+    judge,
+    rests_by,
+)
+from tests.chaos.wires import AT_ONCE, Case, Fault, Mode, Wires
+from tests.sandbox.children import SandboxError
+from tests.world import Account, World
+
+# What a task hears before the lease has run out is `busy`, which tests of their own show: the clock
+# is turned past it, then to where a lookup finds the window of each key open.
+WAITS = (timedelta(seconds=64), timedelta(seconds=31))
+LAST_WAIT = timedelta(seconds=60)
+DUE_AFTER = timedelta(seconds=20)
+LATEST_AFTER = timedelta(hours=2)
+BACKEND_TRIES = 8
+TOKEN_LIFE = timedelta(days=365)
+SETTLES_WITHIN = 60.0  # real seconds
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A kind of account, and the effects of a delivery to it that goes well."""
+
+    name: str
+    platform: str
+    user_id: str
+    publishes: tuple[str, ...]  # from the claim to the settled outcome
+    image: bool = False
+    server: str | None = None
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        return (*SCHEDULED, *self.publishes, *SETTLED)
+
+    @property
+    def guarantee(self) -> str:
+        return GUARANTEES[type(guarantee_of(self.platform, self.user_id))]
+
+
+SCHEDULED = ("schedule", "create task", "answer schedule_post", "claim")
+SETTLED = ("settle", "roll-up", "create metrics task", "answer publish_post")
+SENT = ("committing", "create post")
+CONTAINED = ("create container", "state", "read container")
+SCENARIOS = (
+    Scenario("bluesky", "bluesky", "did:plc:acme{}", ("state", *SENT), server="b.example"),
+    Scenario(
+        "instagram",
+        "instagram",
+        "1784140000{:07}",
+        (*CONTAINED, "committing", "publish container", "read post"),
+        image=True,
+    ),
+    Scenario("mastodon", "mastodon", "10934{:05}", SENT, server="m.example"),
+    Scenario("discord bot", "discord", "4177198342{:05}", (*SENT, "read channel")),
+    Scenario("x with an image", "twitter", "{}", ("upload", "state", *SENT), image=True),
+    Scenario("linkedin member", "linkedin", "urn:li:person:{}", SENT),
+    Scenario("discord webhook", "discord", "webhook:41771983{:05}", (*SENT, "read channel")),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One case as it went: which faults met which effects, what came after, and the verdict."""
+
+    scenario: Scenario
+    faults: tuple[Fault, ...]
+    struck: tuple[tuple[str, Mode], ...]
+    effects: tuple[str, ...]
+    later: int  # effects after the last fault
+    verdict: Verdict
+
+    @property
+    def name(self) -> str:
+        broken = ", then ".join(f"`{effect}` {mode}" for effect, mode in self.struck)
+        return f"{self.scenario.name}: {broken or 'nothing broken'}"
+
+
+Plan = tuple[Scenario, tuple[Fault, ...]]
+
+
+def plain(scenarios: Iterable[Scenario] = SCENARIOS) -> list[Plan]:
+    return [(scenario, ()) for scenario in scenarios]
+
+
+def singles(scenarios: Iterable[Scenario] = SCENARIOS) -> list[Plan]:
+    """Every point of each scenario, broken in each way."""
+    return [
+        (scenario, (Fault(at, mode),))
+        for scenario in scenarios
+        for at in range(len(scenario.points))
+        for mode in Mode
+    ]
+
+
+def pairs(runs: Iterable[Run]) -> list[Plan]:
+    """A second fault at each effect that came after the first, as the singles went."""
+    return [
+        (run.scenario, (*run.faults, Fault(at, mode)))
+        for run in runs
+        for at in range(run.later)
+        for mode in Mode
+    ]
+
+
+def chosen(plans: Sequence[Plan], many: int, seed: int) -> list[Plan]:
+    return random.Random(seed).sample(plans, min(many, len(plans)))
+
+
+# --- running them -------------------------------------------------------------------------------
+
+
+@dataclass
+class _Journey:
+    """A case under way."""
+
+    scenario: Scenario
+    account: Account
+    case: Case
+    ordered: Ordered
+    due_at: datetime
+
+
+class Campaign:
+    """Runs cases on one system, some at a time: while they recover, the next ones begin. An account
+    is used again once its delivery rests."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._stack = world.stack
+        self._numbers = itertools.count(1)
+        self._idle: dict[str, list[Account]] = {}
+
+    @contextmanager
+    def opened(self) -> Iterator[Campaign]:
+        """The system with its wires watched; as it was, afterwards."""
+        self._image = self._world.image()
+        self._world.sweep()  # starts the function, which sleeps until then
+        self._set_rates(per_second=500, at_once=50)
+        self._wires = Wires(self._stack)
+        self._wires.open()
+        # Metrics are of no interest here, and come due an hour later.
+        self._stack.tasks.faults.lose_task(queue="analytics", times=None)
+        try:
+            with ThreadPoolExecutor(AT_ONCE) as self._backends:
+                yield self
+        finally:
+            self._wires.close()
+            self._set_rates(per_second=10, at_once=5)
+
+    def run(self, plans: Sequence[Plan], tell: Callable[[int], None] = lambda _: None) -> list[Run]:
+        """Play them all, and judge each when nothing is under way any more."""
+        journeys: dict[int, _Journey] = {}
+        under_way: list[_Journey] = []
+        # One process dies for many: those whose first fault strikes the same function go together.
+        order = sorted(range(len(plans)), key=lambda at: _strikes_first(plans[at]))
+        for first in range(0, len(order), AT_ONCE):
+            numbers = order[first : first + AT_ONCE]
+            begun = self._begin([plans[at] for at in numbers])
+            journeys.update(zip(numbers, begun, strict=True))
+            for wait in WAITS:
+                self._turn(wait)
+            under_way = self._unrested([*under_way, *begun])
+            tell(len(journeys))
+        while under_way or self._waiting():
+            self._turn(LAST_WAIT)
+            under_way = self._unrested(under_way)
+            tell(len(journeys))
+        return self._judged([journeys[at] for at in range(len(plans))])
+
+    def _begin(self, plans: Sequence[Plan]) -> list[_Journey]:
+        """Schedule them at the same moment, to become due at the same moment."""
+        due_at = self._stack.clock.now() + DUE_AFTER
+        cases = [
+            (scenario, self._account(scenario), Case(fresh_mark(), faults))
+            for scenario, faults in plans
+        ]
+        for _, account, case in cases:
+            self._wires.know(case, case.mark, account.access_token)
+        journeys = list(self._backends.map(lambda one: self._schedule(due_at, *one), cases))
+        self._stack.clock.turn(max(timedelta(0), due_at - self._stack.clock.now()))
+        self._stack.settle(SETTLES_WITHIN)
+        return journeys
+
+    def _schedule(
+        self, due_at: datetime, scenario: Scenario, account: Account, case: Case
+    ) -> _Journey:
+        """As a backend does: until it is answered, with the same key."""
+        order = self._world.order(
+            [account],
+            after=due_at,
+            content=f"Fresh bread {case.mark}",
+            latestAt=(due_at + LATEST_AFTER).isoformat(),
+            mediaAssetIds=[self._image] if scenario.image else [],
+        )
+        for _ in range(BACKEND_TRIES):
+            try:
+                answer = self._world.call("/schedule", order)
+            except httpx.TransportError:
+                continue
+            if answer.status_code in (200, 201):
+                post_id = answer.json()["postId"]
+                marks = (case.mark,)
+                ordered = Ordered(post_id, account.platform, account.id, account.user_id, marks)
+                return _Journey(scenario, account, case, ordered, due_at)
+            if answer.status_code != 503:
+                raise SandboxError(f"{scenario.name} cannot be scheduled: {answer.text}")
+        raise SandboxError(f"{scenario.name} was not scheduled in {BACKEND_TRIES} tries")
+
+    def _account(self, scenario: Scenario) -> Account:
+        idle = self._idle.setdefault(scenario.name, [])
+        if idle:
+            return idle.pop()
+        number = next(self._numbers)
+        account = Account(
+            id=f"{scenario.platform}-point-{number}",
+            platform=scenario.platform,
+            user_id=scenario.user_id.format(number),
+            access_token=fresh_mark(),  # the wires know whose call it is
+            refresh_token=f"refresh-{number}",
+        )
+        self._stack.platforms.add_account(
+            account.platform, account.user_id, account.access_token, expires_in=TOKEN_LIFE
+        )
+        answer = self._world.connect(account, server=scenario.server)
+        if answer.status_code != 200:
+            raise SandboxError(f"{scenario.name} cannot be connected: {answer.text}")
+        return account
+
+    # time
+
+    def _turn(self, by: timedelta) -> None:
+        """Turn the clock; what is due happens, then the sweep, then what it woke."""
+        self._stack.clock.turn(by)
+        self._stack.settle(SETTLES_WITHIN)
+        self._stack.post("maintain", "/sweep", {}, role="scheduler")  # which may die on its way
+        self._stack.settle(SETTLES_WITHIN)
+
+    def _unrested(self, journeys: Sequence[_Journey]) -> list[_Journey]:
+        """Those of which more is to come; the accounts of the others are free."""
+        rested = self._rested([one.ordered for one in journeys])
+        for journey in journeys:
+            if journey.ordered.delivery_id in rested:
+                self._idle[journey.scenario.name].append(journey.account)
+        return [one for one in journeys if one.ordered.delivery_id not in rested]
+
+    def _rested(self, ordered: Sequence[Ordered]) -> set[str]:
+        """Settled and rolled up, or past the time by which they must be."""
+        db, now = self._stack.db, self._stack.clock.now()
+        refs = [db.document("publishLogs", one.delivery_id) for one in ordered]
+        refs += [db.document("scheduledPosts", one.post_id) for one in ordered]
+        found = {seen.id: seen.to_dict() or {} for seen in db.get_all(refs)}
+        rested = set()
+        for one in ordered:
+            log = PublishLog.model_validate(found[one.delivery_id])
+            rolled_up = found[one.post_id]["status"] not in ("pending", "processing")
+            if (rolled_up and not log.is_open) or now > rests_by(log):
+                rested.add(one.delivery_id)
+        return rested
+
+    def _waiting(self) -> bool:
+        """Whether a publish queue still holds a task."""
+        queues = {scenario.platform for scenario in SCENARIOS}
+        return any(self._stack.tasks.tasks(f"publish-{name}") for name in queues)
+
+    def _judged(self, journeys: Sequence[_Journey]) -> list[Run]:
+        verdicts = judge(self._stack, [one.ordered for one in journeys])
+        return [
+            Run(
+                scenario=one.scenario,
+                faults=one.case.faults,
+                struck=tuple((effect, mode) for effect, mode, _ in one.case.struck),
+                effects=tuple(one.case.effects),
+                later=one.case.later,
+                verdict=replace(verdict, recovery=_recovery(one, verdict.rests_since)),
+            )
+            for one, verdict in zip(journeys, verdicts, strict=True)
+        ]
+
+    def _set_rates(self, *, per_second: int, at_once: int) -> None:
+        """A queue slows down for minutes after each 503, which would be waited for in real time."""
+        limits = tasks_v2.RateLimits(
+            max_dispatches_per_second=per_second, max_concurrent_dispatches=at_once
+        )
+        names = ("max_dispatches_per_second", "max_concurrent_dispatches")
+        mask = {"paths": [f"rate_limits.{name}" for name in names]}
+        for platform in {scenario.platform for scenario in SCENARIOS}:
+            name = next(
+                queue.name
+                for queue in self._stack.tasks.queues()
+                if queue.name.endswith(f"/publish-{platform}")
+            )
+            changed = tasks_v2.Queue(name=name, rate_limits=limits)
+            self._stack.tasks_client.update_queue(queue=changed, update_mask=mask)
+
+
+def _strikes_first(plan: Plan) -> bool:
+    """Whether the first fault strikes while the post is being scheduled."""
+    _, faults = plan
+    return bool(faults) and faults[0].skip < len(SCHEDULED) - 1
+
+
+def _recovery(journey: _Journey, rests_since: datetime | None) -> timedelta | None:
+    """From the first fault, or the time that the post was due, until it and its post rested."""
+    if not journey.case.struck or rests_since is None:
+        return None
+    _, _, struck_at = journey.case.struck[0]
+    return max(timedelta(0), rests_since - max(struck_at, journey.due_at))

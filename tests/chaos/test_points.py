@@ -1,0 +1,119 @@
+"""A delivery broken at every effect on its way, in each way, and at two of them: the system
+recovers by itself, and every promise holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from shared.domain.deliveries import Status
+from shared.platforms.registry import NAMES
+from tests.chaos.points import (
+    SCENARIOS,
+    Campaign,
+    Run,
+    Scenario,
+    chosen,
+    pairs,
+    plain,
+    singles,
+)
+from tests.chaos.promises import GUARANTEES, table
+from tests.sandbox.stack import Stack
+from tests.sandbox.terminal import Terminal
+from tests.world import World
+
+PAIRS, SEED = 200, 4
+# After one fault: the call may have left, and nothing that can be read tells.
+UNKNOWN = [
+    "discord webhook: `committing` after",
+    "discord webhook: `create post` after",
+    "discord webhook: `create post` before",
+    "discord webhook: `create post` lost",
+    "discord webhook: `read channel` after",
+    "discord webhook: `read channel` before",
+    "discord webhook: `settle` before",
+    "linkedin member: `committing` after",
+    "linkedin member: `create post` after",
+    "linkedin member: `create post` before",
+    "linkedin member: `create post` lost",
+    "linkedin member: `settle` before",
+    "x with an image: `committing` after",
+    "x with an image: `create post` before",
+]
+
+
+@dataclass(frozen=True)
+class Played:
+    plain: Sequence[Run]
+    once: Sequence[Run]
+    twice: Sequence[Run]
+
+
+@pytest.fixture(scope="module")
+def played(running: Stack) -> Iterator[Played]:
+    running.reset()
+    with Campaign(World(running)).opened() as campaign:
+        undisturbed = campaign.run(plain())
+        once = campaign.run(singles())
+        twice = campaign.run(chosen(pairs(once), PAIRS, SEED))
+    yield Played(undisturbed, once, twice)
+    running.heal()
+
+
+def test_every_platform_and_every_guarantee_has_its_points() -> None:
+    guarantees = {scenario.guarantee for scenario in SCENARIOS}
+
+    assert {scenario.platform for scenario in SCENARIOS} == set(NAMES)
+    assert guarantees == set(GUARANTEES.values())
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_the_effects_of_a_delivery_are_those_written_down(
+    played: Played, scenario: Scenario
+) -> None:
+    [run] = [run for run in played.plain if run.scenario is scenario]
+
+    assert run.effects == scenario.points
+    assert (run.verdict.status, run.verdict.findings) == ("success", ())
+
+
+def test_no_promise_breaks_at_any_point(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    show("broken once, at every point in each way", played.once, capsys)
+
+    assert [run.name for run in played.once if not run.struck] == []
+    assert findings(played.once) == []
+
+
+def test_no_promise_breaks_at_two_points(
+    played: Played, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(f"broken at two of them, {PAIRS} pairs, seed {SEED}", played.twice, capsys)
+
+    assert len(played.twice) == PAIRS
+    assert findings(played.twice) == []
+
+
+def test_one_fault_leaves_an_outcome_unknown_only_where_nothing_can_tell(played: Played) -> None:
+    unknown = [run for run in played.once if run.verdict.status is Status.UNKNOWN]
+    others = {run.verdict.status for run in played.once if run not in unknown}
+
+    assert sorted(run.name for run in unknown) == UNKNOWN
+    assert others == {Status.SUCCESS}
+
+
+def findings(runs: Sequence[Run]) -> list[str]:
+    return [
+        f"{finding.kind}: {run.name}: {finding.says}"
+        for run in runs
+        for finding in run.verdict.findings
+    ]
+
+
+def show(title: str, runs: Sequence[Run], capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        terminal = Terminal()
+        terminal.title(f"One delivery {title}")
+        terminal.table(table([run.verdict for run in runs]))
