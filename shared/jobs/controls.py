@@ -39,8 +39,10 @@ _FIELDS = {"platform": "platform", "account": "accountId", "company": "companyId
 def pause(
     scope: str, name: str, until: datetime | None, person: Person, rt: Runtime
 ) -> dict[str, Any]:
-    if until is not None and until <= rt.store.clock.now():
-        raise RefusedError([Problem("until", "in_the_past", "until must be in the future.")])
+    if until is not None:
+        rt.store.switches.read()  # brings the time
+        if until <= rt.store.clock.now():
+            raise RefusedError([Problem("until", "in_the_past", "until must be in the future.")])
     _check(scope, name, rt)
     why = person.why or ""
     held = Pause(scope=scope, name=name, by=person.email, why=why, until=until)
