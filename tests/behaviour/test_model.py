@@ -70,6 +70,7 @@ zones = st.sampled_from([None, None, "Europe/Berlin", "America/New_York", "Pacif
 jumps = st.sampled_from(
     [5 * SECOND, 31 * SECOND, 61 * SECOND, 3 * MINUTE, 20 * MINUTE, 2 * HOUR, 26 * HOUR, 29 * DAY]
 )
+soon = st.sampled_from([0 * SECOND, 11 * SECOND, 61 * SECOND])
 troubles = st.sampled_from(
     [
         *("refuse", "throttle", "error_before", "error_after", "drop_before", "drop_after"),
@@ -99,6 +100,7 @@ class Promises(RuleBasedStateMachine):
         self.held: frozenset[str] = frozenset()  # accounts paused when it was last looked at
         self.troubled: set[str] = set()  # accounts
         self.armed: list[Any] = []
+        self.accounts: list[Account] = []
         self.keys = itertools.count(1)
         self.swept_at = stack.clock.now()
         self.out_by = self.swept_at, self.swept_at  # what is calm and was due between is out
@@ -108,8 +110,9 @@ class Promises(RuleBasedStateMachine):
     @initialize(target=posts)
     def begin(self) -> Post | Any:
         self.accounts = [self.world.account(platform, **more) for platform, more in ACCOUNTS]
-        for account in self.accounts:  # how tokens end is a rule of its own
-            for token in self._tokens(account):
+        for account in self.accounts:
+            self._platform(account).duplicate_window = timedelta(0)  # none takes care for us
+            for token in self._tokens(account):  # how they end is a rule of its own
                 token.expires_at += 4000 * DAY
         soon, later = (
             self.schedule(accounts=accounts, ahead=ahead, zone=None, brief=False, luck="")
@@ -315,21 +318,9 @@ class Promises(RuleBasedStateMachine):
     # time, the queue, and machines that die
 
     @precondition(lambda self: self._next_due())
-    @rule(
-        luck=st.sampled_from(["", "", "at once", "twice", "shuffled", "late", "lost"]),
-        mishap=mishaps,
-        trouble=st.none() | troubles,
-        times=st.integers(1, 4),
-    )
-    def come_due(
-        self, luck: str, mishap: tuple[str, int] | None, trouble: str | None, times: int
-    ) -> None:
-        """Turn to the next time that was ordered. What is calm is out then, whoever else is not."""
-        before, due_at = self.now, self._next_due() or self.now
-        self._maintain("/promote")
-        if due_at > before + model.HORIZON:
-            self.stack.turn(due_at - before - DAY)
-            self._maintain("/promote")
+    @rule(luck=st.sampled_from(["", "at once", "twice", "shuffled", "late", "lost"]))
+    def come_due(self, luck: str) -> None:
+        """What is calm is out then, whoever else is not."""
         faults = self.stack.tasks.faults
         match luck:
             case "at once":
@@ -342,15 +333,26 @@ class Promises(RuleBasedStateMachine):
                 faults.deliver_late(by=3 * MINUTE, times=1)
             case "lost":
                 faults.lose_task(times=1)
-        if trouble:
+        if luck in ("late", "lost"):
+            self._disturb(due_by=self._next_due())
+        self._turn_to_next_due()
+        faults.clear()
+
+    @precondition(lambda self: self._next_due())
+    @rule(kind=st.none() | troubles, times=st.integers(1, 4), mishap=mishaps, then=soon)
+    def come_due_in_trouble(
+        self, kind: str | None, times: int, mishap: tuple[str, int] | None, then: timedelta
+    ) -> None:
+        """Its platform, or the instance that publishes it, fails; and is asked again `then`."""
+        due_at = self._next_due()
+        if kind:
             account = next(d.account for d in self._open() if d.order.due_at == due_at)
-            self._trouble(account, trouble, times)
-        if mishap or luck in ("late", "lost"):
+            self._trouble(account, kind, times)
+        if mishap:
             self._disturb(due_by=due_at)
         with self._mishap("publish_post", mishap):
-            self._turn_to(due_at)
-        faults.clear()
-        self.out_by = before, due_at
+            self._turn_to_next_due()
+        self._turn_to(self.now + then)
 
     @precondition(lambda self: self._next_due())
     @rule()
@@ -399,6 +401,8 @@ class Promises(RuleBasedStateMachine):
                 self._come_to_rest()
         finally:
             self._no_more_trouble()
+            for account in self.accounts:
+                vars(self._platform(account)).pop("duplicate_window", None)
 
     def _come_to_rest(self) -> None:
         """Nothing goes wrong any more: everything ends, or is unknown where a person sees it."""
@@ -464,6 +468,16 @@ class Promises(RuleBasedStateMachine):
         ahead = (one.order.due_at for one in self._open())
         return min((due_at for due_at in ahead if due_at > self.now), default=None)
 
+    def _turn_to_next_due(self) -> None:
+        """As Scheduler has it: promoted in time."""
+        before, due_at = self.now, self._next_due() or self.now
+        self._maintain("/promote")
+        if due_at > before + model.HORIZON:
+            self.stack.turn(due_at - before - DAY)
+            self._maintain("/promote")
+        self._turn_to(due_at)
+        self.out_by = before, due_at
+
     def _sent(self) -> list[Any]:
         return [one for one in self.stack.tasks.attempts if one.queue.startswith("publish-")]
 
@@ -518,12 +532,15 @@ class Promises(RuleBasedStateMachine):
     def _status(self, delivery: Delivery) -> str:
         return str(self.seen.logs[delivery.id]["status"])
 
+    def _platform(self, account: Account) -> Any:
+        return getattr(self.stack.platforms, account.platform)
+
     def _tokens(self, account: Account) -> list[Any]:
-        tokens = getattr(self.stack.platforms, account.platform).tokens
+        tokens = self._platform(account).tokens
         return [token for token in tokens.values() if account.user_id in token.user_ids]
 
     def _token_names(self, account: Account) -> set[str]:
-        tokens = getattr(self.stack.platforms, account.platform).tokens
+        tokens = self._platform(account).tokens
         return {name for name, token in tokens.items() if account.user_id in token.user_ids}
 
     def _name(self, scope: str, account: Account) -> str:
