@@ -74,7 +74,7 @@ soon = st.sampled_from([0 * SECOND, 11 * SECOND, 61 * SECOND])
 troubles = st.sampled_from(
     [
         *("refuse", "throttle", "error_before", "error_after", "drop_before", "drop_after"),
-        *("garbage", "no_id", "crash_before", "crash_after", "slow"),
+        *("garbage", "no_id", "crash_before", "crash_after", "crash_after", "crash_after", "slow"),
     ]
 )
 tended = st.sampled_from(["/sweep", "/promote", "/retention"])
@@ -493,7 +493,7 @@ class Promises(RuleBasedStateMachine):
         at = self.now + ahead
         if zone is None:
             return at, {"scheduledAt": at.isoformat()}
-        noon = datetime.combine((at + DAY).date(), time(12))
+        noon = datetime.combine((at + 2 * DAY).date(), time(12))  # it is tomorrow somewhere
         meant = noon.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
         return meant, {"scheduledAt": noon.isoformat(), "timezone": zone}
 
