@@ -339,15 +339,14 @@ class Promises(RuleBasedStateMachine):
         faults.clear()
 
     @precondition(lambda self: self._next_due())
-    @rule(kind=st.none() | troubles, times=st.integers(1, 4), mishap=mishaps, then=soon)
+    @rule(kind=troubles, times=st.integers(1, 4), mishap=mishaps, then=soon)
     def come_due_in_trouble(
-        self, kind: str | None, times: int, mishap: tuple[str, int] | None, then: timedelta
+        self, kind: str, times: int, mishap: tuple[str, int] | None, then: timedelta
     ) -> None:
         """Its platform, or the instance that publishes it, fails; and is asked again `then`."""
         due_at = self._next_due()
-        if kind:
-            account = next(d.account for d in self._open() if d.order.due_at == due_at)
-            self._trouble(account, kind, times)
+        account = next(d.account for d in self._open() if d.order.due_at == due_at)
+        self._trouble(account, kind, times)
         if mishap:
             self._disturb(due_by=due_at)
         with self._mishap("publish_post", mishap):
