@@ -1,8 +1,8 @@
 """The shape of a platform: what an adapter is given, what it yields, what it returns.
 
 An adapter is sans-I/O. Its flows are generators: they yield steps (a `Call`, a `Keep`, a
-`PublicUrl`) and are sent the answers; `driver.py` does the sending. So a conversation of several
-requests reads from top to bottom, and a test can play the platform by hand.
+`TimeIsShort`, a `PublicUrl`) and are sent the answers; `driver.py` does the sending. So a
+conversation of several requests reads from top to bottom, and a test can play the platform by hand.
 
 A flow never sleeps, loops over retries, reads a clock or logs. It marks the one call that creates
 the post with `commits=True`; what a lost answer to that call means is the driver's business.
@@ -94,8 +94,9 @@ class Request:
     """One HTTP request. At most one of `json`, `form` (with `files`) and `media` is its body.
 
     `files` maps a multipart field to the media item that is streamed into it; `media` streams the
-    item's bytes as the body itself. `secrets` are the parts of the URL that nobody may read, on a
-    platform that wants its token there.
+    item's bytes as the body itself; `span`, first byte and length, narrows either to a piece of it,
+    a few megabytes that are held in memory. `secrets` are the parts of the URL that nobody may
+    read, on a platform that wants its token there.
     """
 
     method: str
@@ -106,6 +107,7 @@ class Request:
     form: Mapping[str, str] | None = None
     files: Mapping[str, MediaItem] | None = None
     media: MediaItem | None = None
+    span: tuple[int, int] | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -128,6 +130,12 @@ class Keep:
     """Put `state` on record before it is used; it replaces what was kept before."""
 
     state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeIsShort:
+    """The flow receives whether this request may end within its next call. Then it returns
+    `Processing`, and the next request goes on: so an upload of any size needs no long one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +197,7 @@ class Grant:
     expires_in: timedelta | None = None
 
 
-Step = Call | Keep | PublicUrl
+Step = Call | Keep | TimeIsShort | PublicUrl
 Flow = Generator[Step, Any, Published | Processing]
 RefreshFlow = Generator[Call, Any, Grant]
 MetricsFlow = Generator[Call | Reading | Unread, Any, None]
@@ -292,6 +300,13 @@ def answered_at(reply: httpx.Response) -> datetime | None:
         return parsedate_to_datetime(reply.headers["Date"]).astimezone(UTC)
     except (KeyError, ValueError):
         return None
+
+
+def pieces(size_bytes: int, most_bytes: int) -> list[tuple[int, int]]:
+    """The spans, of `most_bytes` or fewer, that make up a file."""
+    return [
+        (first, min(most_bytes, size_bytes - first)) for first in range(0, size_bytes, most_bytes)
+    ]
 
 
 def is_server(name: str | None) -> bool:
@@ -541,6 +556,15 @@ class Platform:
                 )
                 problems.append(Problem(f"media[{index}]", "media_too_large", sentence))
         return problems
+
+    def check_sizes(self, draft: Draft) -> list[Problem]:
+        """Videos whose size nobody has told, where they are sent in pieces."""
+        sentence = f"{self.label} has to be told a video's size: register it with `sizeBytes`."
+        return [
+            Problem(f"media[{index}]", "media_size_unknown", sentence)
+            for index, item in enumerate(draft.media)
+            if item.is_video and item.size_bytes is None
+        ]
 
     def _check_options(self, draft: Draft) -> list[Problem]:
         try:

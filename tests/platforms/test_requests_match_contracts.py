@@ -48,6 +48,7 @@ HOSTS = {
     "discord": "https://discord.com",
 }
 BASES = {"discord": "/api/v10"}  # a part of the path that settings give with the host
+MEGABYTE = 1024 * 1024
 SERVER = "bread.example"  # of federated accounts
 OUTSIDE = {"PUT /dms-uploads/"}  # answered at run time, described in prose
 
@@ -164,6 +165,7 @@ def all_of_linkedin(run: Exchange) -> None:
     article = {"source": "https://a.example", "title": "Bread", "description": "Warm"}
     options = {"article": article, "visibility": "CONNECTIONS", "isReshareDisabledByAuthor": True}
     run.publish(text="An article", options=options)
+    run.publish(text="A film", media=(item(1, "video/mp4", size_bytes=5 * MEGABYTE),))
     run.lookup("An article")
     run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
@@ -175,6 +177,7 @@ def all_of_x(run: Exchange) -> None:
     run.publish(text="", media=(item(1), item(2, "image/png")))
     run.stage.server.misbehave("twitter", "end upload", "processing", polls=2)
     run.publish(text="A film", media=(item(1, "image/gif"),))
+    run.publish(text="A long film", media=(item(2, "video/mp4", size_bytes=5 * MEGABYTE),))
     run.lookup("One", media=(item(1),))
     run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
@@ -232,7 +235,7 @@ RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
         LinkedIn,
         "urn:li:organization:2414183",
         all_of_linkedin,
-        {"begin upload", "upload", "create post", "find post", "refresh"},
+        {"begin upload", "upload", "read media", "create post", "find post", "refresh"},
     ),
     (
         Twitter,
