@@ -36,8 +36,9 @@ class Correction:
 
 
 def changeable(log: PublishLog) -> bool:
-    """Cancel, edit and reschedule apply to what has not begun, or waits between attempts."""
-    return log.status in CHANGEABLE
+    """Cancel, edit and reschedule apply to what has not begun, or waits between attempts; not to
+    what the platform has taken and works on, which may wait for a throttle too."""
+    return log.status in CHANGEABLE and log.committing is None
 
 
 # A container or upload made for the old content or time must not be used for the new one.

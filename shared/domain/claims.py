@@ -480,6 +480,8 @@ def _again(
         return unknown(log, now, looks=looks, code=error.code, message=error.message)
     policy = retries.policy(log.platform)
     if log.attempts_spent >= policy.attempts:
+        if log.committing is not None:  # the platform has it and works on it, as far as we know
+            return unknown(log, now, looks=looks, code=error.code, message=error.message)
         return bury(log, now, Status.FAILED, code=error.code, message=error.message)
     at = now + retries.backoff(log.attempts_spent, jitter=jitter, policy=policy)
     return Change(hop_to(log, now, at, status=Status.RETRY, **about), wakes=True)

@@ -311,6 +311,17 @@ def test_the_last_of_four_transient_failures_is_a_failure() -> None:
     assert shown(settle(fourth, failure)) == "failed: http_500 + letter"
 
 
+def test_what_the_platform_works_on_is_looked_for_when_it_cannot_be_asked() -> None:
+    accepted = {"committing": a_mark(owner="another", at=OURS), "unsettled_since": OURS}
+    log = a_running_log(attempts_spent=4, **accepted)
+
+    down = TransientError("down", code="http_503", status=503)
+    change = claims.settle(log, down, now=NOW, jitter=0, looks=True)
+
+    assert (change.log.status, change.log.lookups) == (S.UNKNOWN, 1)
+    assert (change.log.is_open, change.wakes, change.letter) == (True, True, None)
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [

@@ -18,10 +18,12 @@ from shared.domain.failures import (
 from shared.platforms.base import Delivery, MetricsQuery, Platform, Published, Reading, Unread
 from shared.platforms.bluesky import Bluesky
 from shared.platforms.discord import Discord
+from shared.platforms.facebook import Facebook
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
 from shared.platforms.session import Collected
+from shared.platforms.threads import Threads
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TOKEN, turn
 from tests.platforms.stage import Stage, item
@@ -34,8 +36,10 @@ USERS = {
     "mastodon": "109348684220",
     "bluesky": "did:plc:acme",
     "discord": "41771983423143937",
+    "threads": "17841400008460057",
+    "facebook": "1000000000017",
 }
-ALL = [Twitter, LinkedIn, Instagram, Mastodon, Bluesky, Discord]
+ALL = [Twitter, LinkedIn, Instagram, Mastodon, Bluesky, Discord, Threads, Facebook]
 COUNTED = {  # one of each platform's own names
     "linkedin": "likeCount",
     "twitter": "like_count",
@@ -43,6 +47,8 @@ COUNTED = {  # one of each platform's own names
     "mastodon": "favourites_count",
     "bluesky": "likeCount",
     "discord": "\N{THUMBS UP SIGN}",
+    "threads": "likes",
+    "facebook": "reactions",
 }
 SERVER = "bread.example"  # of accounts that have one
 
@@ -130,6 +136,16 @@ def bluesky(stage: Stage) -> Desk:
 @pytest.fixture
 def discord(stage: Stage) -> Desk:
     return Desk(stage, Discord)
+
+
+@pytest.fixture
+def threads(stage: Stage) -> Desk:
+    return Desk(stage, Threads)
+
+
+@pytest.fixture
+def facebook(stage: Stage) -> Desk:
+    return Desk(stage, Facebook)
 
 
 @pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts")
@@ -357,6 +373,83 @@ def test_a_webhook_reads_its_own_messages_and_its_token_is_told_nobody(stage: St
     assert told == {ids[0]: {"likes": 1}}
     assert isinstance(refused.failure, AuthExpiredError)
     assert TOKEN not in str(refused.failure)
+
+
+# Threads
+
+
+def test_threads_replies_are_comments_and_reposts_are_shares(threads: Desk) -> None:
+    ids = threads.publish(2)
+    threads.count(ids[0], views=12, likes=2, replies=4, reposts=1, quotes=0, shares=9)
+
+    told = threads.told([*ids, "1"])
+
+    assert threads.calls == 3
+    assert told == {
+        ids[0]: {"views": 12, "likes": 2, "comments": 4, "shares": 1, "quotes": 0},
+        ids[1]: {},
+        "1": "threads_33",
+    }
+
+
+# Facebook
+
+
+def test_facebook_is_asked_for_all_posts_at_once(facebook: Desk) -> None:
+    ids = facebook.publish(3)
+    insights = {"post_media_view": 70, "post_total_media_view_unique": 60, "post_clicks": 5}
+    facebook.count(ids[0], reactions=3, comments=2, shares=1, **insights)
+
+    told = facebook.told(ids)
+
+    assert facebook.calls == 1
+    assert told == {
+        ids[0]: {"views": 70, "reach": 60, "clicks": 5, "likes": 3, "comments": 2, "shares": 1},
+        ids[1]: {"likes": 0, "comments": 0},
+        ids[2]: {"likes": 0, "comments": 0},
+    }
+
+
+def test_a_post_that_facebook_refuses_costs_no_other_post(facebook: Desk) -> None:
+    ids = facebook.publish(2)
+    facebook.count(ids[0], reactions=3)
+
+    told = facebook.told([ids[0], "17_1", ids[1]])
+
+    assert told["17_1"] == "fb_33"
+    assert told[ids[0]] == {"likes": 3, "comments": 0}
+    assert told[ids[1]] == {"likes": 0, "comments": 0}
+    assert facebook.calls == 1
+
+
+def test_facebook_may_drop_a_metric_and_the_others_are_still_told(facebook: Desk) -> None:
+    ids = facebook.publish(2)
+    facebook.count(ids[0], reactions=3, post_clicks=5)
+    facebook.stage.server.facebook.insights -= {"post_media_view"}
+
+    told = facebook.told(ids)
+
+    assert told == {ids[0]: {"likes": 3, "comments": 0}, ids[1]: {"likes": 0, "comments": 0}}
+    assert facebook.calls == 2
+
+
+def test_what_facebook_has_no_time_for_is_passed_over(facebook: Desk) -> None:
+    ids = facebook.publish(2)
+    facebook.stage.server.facebook.slow.add(ids[0])
+
+    told = facebook.told(ids)
+
+    assert told == {ids[0]: "no_answer", ids[1]: {"likes": 0, "comments": 0}}
+
+
+def test_a_limit_that_is_told_inside_the_answer_ends_the_reading(facebook: Desk) -> None:
+    ids = facebook.publish(2)
+    facebook.stage.server.facebook.throttled_inside = True
+
+    collected = facebook.ask(ids)
+
+    assert isinstance(collected.failure, ThrottledError)
+    assert collected.told == {}
 
 
 # all of them

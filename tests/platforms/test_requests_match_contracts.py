@@ -21,9 +21,11 @@ from shared.domain.accounts import Tokens
 from shared.platforms.base import Delivery, Platform, Processing
 from shared.platforms.bluesky import Bluesky
 from shared.platforms.discord import Discord
+from shared.platforms.facebook import Facebook
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
+from shared.platforms.threads import Threads
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TEXT, TOKEN, turn
 from tests.platforms.stage import Stage, item
@@ -38,6 +40,8 @@ FILES = {
     "mastodon": ("mastodon.json",),
     "bluesky": ("bluesky.json",),
     "discord": ("discord.json",),
+    "threads": ("threads.json",),
+    "facebook": ("facebook.json",),
 }
 HOSTS = {
     "linkedin": "https://api.linkedin.com",
@@ -46,6 +50,8 @@ HOSTS = {
     "mastodon": "https://mastodon.example",
     "bluesky": "https://bsky.social",
     "discord": "https://discord.com",
+    "threads": "https://graph.threads.net",
+    "facebook": "https://graph.facebook.com",
 }
 BASES = {"discord": "/api/v10"}  # a part of the path that settings give with the host
 MEGABYTE = 1024 * 1024
@@ -230,6 +236,28 @@ def all_of_a_discord_webhook(run: Exchange) -> None:
     run.publish(options={"threadName": "Bread"}, media=(item(1, alt_text="A loaf"),))
 
 
+def all_of_threads(run: Exchange) -> None:
+    options: dict[str, Any] = {"replyControl": "followers_only", "topicTag": "Bread"}
+    shown_to = {"allowlistedCountryCodes": ["DE"], "linkAttachment": "https://a.example"}
+    run.publish(options=options | shown_to | {"locationId": "2", "quotePostId": "18"})
+    run.stage.server.misbehave("threads", "create container", "processing", polls=1)
+    run.publish(text="One", media=(item(1, alt_text="A loaf"),), options=options)
+    run.publish(text="", media=(item(1), item(2, "video/mp4", alt_text="Rising")))
+    run.lookup("One")
+    turn(run.stage, timedelta(days=2))
+    run.stage.refresh(run.platform, Tokens(TOKEN))
+
+
+def all_of_facebook(run: Exchange) -> None:
+    run.publish(options={"link": "https://a.example", "countries": ["DE", "FR"]})
+    run.publish(text="One", media=(item(1, alt_text="A loaf"),))
+    run.publish(text="", media=(item(1), item(2, "image/png")))
+    run.stage.server.misbehave("facebook", "create video", "processing", polls=1)
+    options = {"title": "Rising", "countries": ["DE"]}
+    run.publish(text="A film", media=(item(1, "video/mp4"),), options=options)
+    run.lookup("One", media=(item(1),))
+
+
 RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
     (
         LinkedIn,
@@ -274,6 +302,21 @@ RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
         {"create post", "read channel", "who am I", "find post"},
     ),
     (Discord, "webhook:2233", all_of_a_discord_webhook, {"create post", "read channel"}),
+    (
+        Threads,
+        "17841400008460056",
+        all_of_threads,
+        {
+            *("create container", "read container", "publish container"),
+            *("read post", "find post", "refresh"),
+        },
+    ),
+    (
+        Facebook,
+        "1000000000017",
+        all_of_facebook,
+        {*("upload", "create post", "read post", "create video", "read video"), "find post"},
+    ),
 ]
 
 
@@ -302,6 +345,7 @@ def test_every_request_and_answer_is_in_the_contract(
         ("instagram", "/v25.0/17/media", {"image_uri": "https://a.example"}),
         ("mastodon", "/api/v1/statuses", {"text": "x"}),
         ("discord", "/channels/17/messages", {"content": ["x"]}),
+        ("facebook", "/v25.0/17/feed", {"text": "x"}),
         ("bluesky", "/xrpc/com.atproto.repo.putRecord", {"repo": "x", "rkey": "y"}),
     ],
 )

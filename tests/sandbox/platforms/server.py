@@ -22,10 +22,12 @@ from wsgiref.handlers import format_date_time
 from tests.sandbox.platforms.bluesky import BlueskyDialect
 from tests.sandbox.platforms.dialect import Dialect, Now
 from tests.sandbox.platforms.discord import DiscordDialect
+from tests.sandbox.platforms.facebook import FacebookDialect
 from tests.sandbox.platforms.instagram import InstagramDialect
 from tests.sandbox.platforms.linkedin import LinkedInDialect
 from tests.sandbox.platforms.mastodon import MastodonDialect
 from tests.sandbox.platforms.misbehaviour import Kind, Misbehaviour
+from tests.sandbox.platforms.threads import ThreadsDialect
 from tests.sandbox.platforms.twitter import TwitterDialect
 from tests.sandbox.platforms.values import Answer, Post, Received, Refused, Token
 
@@ -48,9 +50,12 @@ class PlatformServer:
         self.mastodon = MastodonDialect(clock, lambda: self.url)
         self.bluesky = BlueskyDialect(clock, lambda: self.url)
         self.discord = DiscordDialect(clock, lambda: self.url)
+        self.facebook = FacebookDialect(clock, lambda: self.url)
+        self.threads = ThreadsDialect(clock, lambda: self.url)
         dialects: tuple[Dialect, ...] = (
             *(self.linkedin, self.twitter, self.instagram),
             *(self.mastodon, self.bluesky, self.discord),
+            *(self.facebook, self.threads),
         )
         self._dialects = {dialect.name: dialect for dialect in dialects}
         self._misbehaviours: list[Misbehaviour] = []
@@ -108,6 +113,8 @@ class PlatformServer:
             "INSTAGRAM_API_URL": f"{self.url}/instagram",
             "BLUESKY_API_URL": f"{self.url}/bluesky/{{server}}",
             "DISCORD_API_URL": f"{self.url}/discord",
+            "FACEBOOK_API_URL": f"{self.url}/facebook",
+            "THREADS_API_URL": f"{self.url}/threads",
             "MASTODON_API_URL": f"{self.url}/mastodon/{{server}}",
         }
 
