@@ -1,8 +1,8 @@
 """The shape of a platform: what an adapter is given, what it yields, what it returns.
 
 An adapter is sans-I/O. Its flows are generators: they yield steps (a `Call`, a `Keep`, a
-`PublicUrl`, a `Size`) and are sent the answers; `driver.py` does the sending. So a conversation of
-several requests reads from top to bottom, and a test can play the platform by hand.
+`TimeIsShort`, a `PublicUrl`, a `Size`) and are sent the answers; `driver.py` does the sending. So a
+conversation of several requests reads from top to bottom, and a test can play the platform by hand.
 
 A flow never sleeps, loops over retries, reads a clock or logs. It marks the one call that creates
 the post with `commits=True`; what a lost answer to that call means is the driver's business.
@@ -101,8 +101,9 @@ class Request:
     """One HTTP request. At most one of `json`, `form` (with `files`) and `media` is its body.
 
     `files` maps a multipart field to the media item that is streamed into it; `media` streams the
-    item's bytes as the body itself. `secrets` are the parts of the URL that nobody may read, on a
-    platform that wants its token there.
+    item's bytes as the body itself; `span`, first byte and length, narrows either to a piece of it,
+    a few megabytes that are held in memory. `secrets` are the parts of the URL that nobody may
+    read, on a platform that wants its token there.
     """
 
     method: str
@@ -113,6 +114,7 @@ class Request:
     form: Mapping[str, str] | None = None
     files: Mapping[str, MediaItem] | None = None
     media: MediaItem | None = None
+    span: tuple[int, int] | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -135,6 +137,12 @@ class Keep:
     """Put `state` on record before it is used; it replaces what was kept before."""
 
     state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeIsShort:
+    """The flow receives whether this request may end within its next call. Then it returns
+    `Processing`, and the next request goes on: so an upload of any size needs no long one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +211,7 @@ class Grant:
     expires_in: timedelta | None = None
 
 
-Step = Call | Keep | PublicUrl | Size
+Step = Call | Keep | TimeIsShort | PublicUrl | Size
 Flow = Generator[Step, Any, Published | Processing]
 RefreshFlow = Generator[Call, Any, Grant]
 MetricsFlow = Generator[Call | Reading | Unread, Any, None]
@@ -307,6 +315,13 @@ def answered_at(reply: httpx.Response) -> datetime | None:
         return parsedate_to_datetime(reply.headers["Date"]).astimezone(UTC)
     except (KeyError, ValueError):
         return None
+
+
+def pieces(size_bytes: int, most_bytes: int) -> list[tuple[int, int]]:
+    """The spans, of `most_bytes` or fewer, that make up a file."""
+    return [
+        (first, min(most_bytes, size_bytes - first)) for first in range(0, size_bytes, most_bytes)
+    ]
 
 
 def is_server(name: str | None) -> bool:

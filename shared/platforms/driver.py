@@ -40,18 +40,21 @@ from shared.platforms.base import (
     Request,
     Size,
     Step,
+    TimeIsShort,
     Unread,
 )
 from shared.platforms.session import Collected, Outcome, Session, TooLateToSendError
 from shared.platforms.wire import FAILURES, Client, Wire
 
-CALL_SECONDS = 20.0  # text and images; one platform call, from connecting to the last byte
+# One platform call, from connecting to the last byte. A file that is sent whole, before the call
+# that creates the post, may take what is left of the request.
+CALL_SECONDS = 20.0
 
 
 class Media(Protocol):
     """Where media bytes come from."""
 
-    def open(self, item: MediaItem) -> IO[bytes]: ...
+    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]: ...
 
     def public_url(self, item: MediaItem) -> str: ...
 
@@ -171,13 +174,19 @@ class Driver:
             case Keep(state):
                 session.keep(state)
                 return None
+            case TimeIsShort():
+                return session.ends_at - time.monotonic() < CALL_SECONDS
             case PublicUrl(item):
                 return self._media.public_url(item)
             case Size(item):
                 return self._size(item)
             case Call():
+                whole_file = step.request.span is None and (
+                    step.request.media is not None or step.request.files is not None
+                )
+                until = session.ends_at if whole_file else _until(session.ends_at)
                 try:
-                    return self._call(platform, step, self._client, Wire(_until(session.ends_at)))
+                    return self._call(platform, step, self._client, Wire(until))
                 except PlatformError:
                     if step.optional:
                         return None
@@ -226,12 +235,13 @@ class Driver:
 
     def _body(self, request: Request, stack: ExitStack) -> dict[str, Any]:
         if request.media is not None:
-            return {"content": stack.enter_context(self._media.open(request.media))}
+            opened = self._media.open(request.media, request.span)
+            return {"content": stack.enter_context(opened)}
         if request.files is not None:
             files = {
                 field: (
                     item.file_name,
-                    stack.enter_context(self._media.open(item)),
+                    stack.enter_context(self._media.open(item, request.span)),
                     item.content_type,
                 )
                 for field, item in request.files.items()

@@ -48,14 +48,19 @@ from shared.platforms.base import (
     Reading,
     RefreshFlow,
     Request,
+    Size,
     Step,
+    TimeIsShort,
     Unread,
     answered_at,
     fields_of,
+    pieces,
 )
 
 MEGABYTE = 1024 * 1024
 GIF = "image/gif"
+PIECE_BYTES = 4 * MEGABYTE
+AT_ONCE = timedelta(seconds=1)  # the next request goes on
 ALT_TEXT_CHARS = 1000
 TO_SPARE = timedelta(minutes=5)  # before uploads expire
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
@@ -91,9 +96,10 @@ class Twitter(Platform):
             "image/jpeg": 5 * MEGABYTE,
             "image/png": 5 * MEGABYTE,
             "image/webp": 5 * MEGABYTE,
-            GIF: 5 * MEGABYTE,  # X takes 15, in more than one chunk
+            GIF: 15 * MEGABYTE,
+            "video/mp4": 512 * MEGABYTE,
+            "video/quicktime": 512 * MEGABYTE,
         },
-        video_items=0,
     )
     options = TwitterOptions
     threads = True
@@ -112,7 +118,7 @@ class Twitter(Platform):
             return working
         kept = uploads.ids
         for item in delivery.media:
-            if item.alt_text:  # may be set again and again
+            if item.alt_text and not item.is_video:  # may be set again and again
                 about = {"id": kept[item.id], "metadata": {"alt_text": {"text": item.alt_text}}}
                 url = f"{self.app.api_url}/2/media/metadata"
                 yield Call(Request("POST", url, auth, json=about), "describe media")
@@ -133,16 +139,19 @@ class Twitter(Platform):
         """Give each item a media id; `Processing` while X works on one."""
         url = f"{self.app.api_url}/2/media/upload"
         for item in media:
+            slow = _is_slow(item)
             if item.id not in uploads.ids:
-                if item.content_type == GIF:
-                    data = yield from self._upload_in_chunks(item, auth)
+                if slow:
+                    data = yield from self._upload_in_pieces(item, uploads, auth)
+                    if data is None:
+                        return Processing(uploads.state(), AT_ONCE)
                 else:
                     form, files = {"media_category": "tweet_image"}, {"media": item}
                     request = Request("POST", url, auth, form=form, files=files)
                     data = (yield Call(request, "upload")).json()["data"]
                 uploads.add(item, data)
                 yield Keep(uploads.state())
-            elif item.content_type == GIF:
+            elif slow:
                 params = {"command": "STATUS", "media_id": uploads.ids[item.id]}
                 reply = yield Call(Request("GET", url, auth, params=params), "read media")
                 data = reply.json()["data"]
@@ -153,22 +162,43 @@ class Twitter(Platform):
                 return Processing(uploads.state(), check_after)
         return None
 
-    def _upload_in_chunks(
-        self, item: MediaItem, auth: Mapping[str, str]
-    ) -> Generator[Step, Any, dict[str, Any]]:
-        """One chunk holds all that `limits` lets pass; only images go in one shot."""
+    def _upload_in_pieces(
+        self, item: MediaItem, uploads: _Uploads, auth: Mapping[str, str]
+    ) -> Generator[Step, Any, dict[str, Any] | None]:
+        """From where an earlier request stopped; None when this one's time is short too."""
         url = f"{self.app.api_url}/2/media/upload"
-        begin: dict[str, Any] = {"media_category": "tweet_gif", "media_type": item.content_type}
-        if item.size_bytes is not None:
-            begin["total_bytes"] = item.size_bytes
-        reply = yield Call(Request("POST", f"{url}/initialize", auth, json=begin), "begin upload")
-        media_id = reply.json()["data"]["id"]
-        form, files = {"segment_index": "0"}, {"media": item}
-        append = Request("POST", f"{url}/{media_id}/append", auth, form=form, files=files)
-        yield Call(append, "upload")
-        reply = yield Call(Request("POST", f"{url}/{media_id}/finalize", auth), "end upload")
+        if uploads.sending is None:
+            yield from self._begin(item, uploads, auth)
+        sending = uploads.sending
+        assert sending is not None
+        spans = pieces(sending["bytes"], PIECE_BYTES)
+        for index in range(sending["sent"], len(spans)):
+            if (yield TimeIsShort()):
+                return None
+            form, files = {"segment_index": str(index)}, {"media": item}
+            place = f"{url}/{sending['id']}/append"
+            append = Request("POST", place, auth, form=form, files=files, span=spans[index])
+            yield Call(append, "upload")
+            sending["sent"] = index + 1
+        reply = yield Call(Request("POST", f"{url}/{sending['id']}/finalize", auth), "end upload")
+        uploads.sending = None
         uploaded: dict[str, Any] = reply.json()["data"]
         return uploaded
+
+    def _begin(
+        self, item: MediaItem, uploads: _Uploads, auth: Mapping[str, str]
+    ) -> Generator[Step, Any, None]:
+        size_bytes = yield Size(item)
+        begin = {
+            "media_category": "tweet_video" if item.is_video else "tweet_gif",
+            "media_type": item.content_type,
+            "total_bytes": size_bytes,
+        }
+        url = f"{self.app.api_url}/2/media/upload/initialize"
+        reply = yield Call(Request("POST", url, auth, json=begin), "begin upload")
+        uploads.begin(reply.json()["data"], size_bytes)
+        if size_bytes > PIECE_BYTES:
+            yield Keep(uploads.state())
 
     def lookup(self, delivery: Delivery, token: str) -> Flow:
         if delivery.unsettled_since is None:
@@ -422,6 +452,7 @@ class _Uploads:
     ids: dict[str, str]
     end: datetime | None
     begun: datetime | None
+    sending: dict[str, Any] | None = None  # the file on its way: its media id, size, pieces sent
 
     @classmethod
     def of(cls, delivery: Delivery) -> _Uploads:
@@ -429,17 +460,31 @@ class _Uploads:
         end = datetime.fromisoformat(state["end"]) if state.get("end") else None
         if end is not None and begun is not None and begun >= end - TO_SPARE:
             return cls({}, None, begun)
-        return cls(dict(state.get("media", {})), end, begun)
+        sending = dict(state["sending"]) if state.get("sending") else None
+        return cls(dict(state.get("media", {})), end, begun, sending)
+
+    def begin(self, data: Mapping[str, Any], size_bytes: int) -> None:
+        self.sending = {"id": data["id"], "bytes": size_bytes, "sent": 0}
+        self._ends(data)
 
     def add(self, item: MediaItem, data: Mapping[str, Any]) -> None:
         self.ids[item.id] = data["id"]
+        self._ends(data)
+
+    def _ends(self, data: Mapping[str, Any]) -> None:
         life = data.get("expires_after_secs")
         if life and self.begun is not None:
             end = self.begun + timedelta(seconds=life)
             self.end = min(self.end or end, end)
 
     def state(self) -> dict[str, Any]:
-        return {"media": dict(self.ids), "end": self.end.isoformat() if self.end else None}
+        end = self.end.isoformat() if self.end else None
+        return {"media": dict(self.ids), "end": end, "sending": self.sending}
+
+
+def _is_slow(item: MediaItem) -> bool:
+    """Sent in pieces, and worked on before it can be shown; images alone go in one shot."""
+    return item.is_video or item.content_type == GIF
 
 
 def _working(data: Mapping[str, Any]) -> timedelta | None:

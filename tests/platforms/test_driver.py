@@ -139,7 +139,7 @@ class Plain(Platform):
 class Bytes:
     opened: list[str] = field(default_factory=list)
 
-    def open(self, item: MediaItem) -> IO[bytes]:
+    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]:
         self.opened.append(item.id)
         return io.BytesIO(b"picture")
 

@@ -59,10 +59,8 @@ HOSTS = {
     "slack": "https://slack.com",
     "telegram": "https://api.telegram.org",
 }
-BASES = {
-    "discord": "/api/v10",
-    "slack": "/api",
-}  # a part of the path that settings give with the host
+BASES = {"discord": "/api/v10", "slack": "/api"}  # of the path, what settings give with the host
+MEGABYTE = 1024 * 1024
 SERVER = "bread.example"  # of federated accounts
 OUTSIDE = {"PUT /dms-uploads/", "POST /upload/v1/"}  # answered at run time, described in prose
 
@@ -192,6 +190,7 @@ def all_of_linkedin(run: Exchange) -> None:
     article = {"source": "https://a.example", "title": "Bread", "description": "Warm"}
     options = {"article": article, "visibility": "CONNECTIONS", "isReshareDisabledByAuthor": True}
     run.publish(text="An article", options=options)
+    run.publish(text="A film", media=(item(1, "video/mp4", size_bytes=5 * MEGABYTE),))
     run.lookup("An article")
     run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
@@ -203,6 +202,7 @@ def all_of_x(run: Exchange) -> None:
     run.publish(text="", media=(item(1), item(2, "image/png")))
     run.stage.server.misbehave("twitter", "end upload", "processing", polls=2)
     run.publish(text="A film", media=(item(1, "image/gif"),))
+    run.publish(text="A long film", media=(item(2, "video/mp4", size_bytes=5 * MEGABYTE),))
     run.lookup("One", media=(item(1),))
     first = run.publish(text="Part one").remote_id
     second = run.publish(text="Part two", above=(first,)).remote_id
@@ -316,7 +316,7 @@ RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
         LinkedIn,
         "urn:li:organization:2414183",
         all_of_linkedin,
-        {"begin upload", "upload", "create post", "find post", "refresh"},
+        {"begin upload", "upload", "read media", "create post", "find post", "refresh"},
     ),
     (
         Twitter,

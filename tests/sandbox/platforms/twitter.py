@@ -25,6 +25,7 @@ from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refuse
 
 FIRST_SNOWFLAKE = datetime.fromtimestamp(1288834974.657, UTC)
 TEXT_WEIGHT = 280
+ALONE = ("image/gif", "video/mp4")
 IMAGE_BYTES = 5 * 1024 * 1024
 MEDIA_LIFE = timedelta(hours=24)
 PROBLEMS = "https://api.x.com/2/problems"
@@ -46,7 +47,8 @@ class TwitterDialect(Dialect):
         super().clear()
         self.fields_name = "tweet.fields"  # "post.fields" from version 2.167 of the API
         self._owners: dict[str, tuple[str, datetime]] = {}  # media id to account, end
-        self._chunks: dict[str, bytes] = {}
+        self._begun: dict[str, dict[str, Any]] = {}  # what was said of a media id at first
+        self._chunks: dict[str, dict[int, bytes]] = {}
         self._polls: dict[str, int] = {}  # how often a GIF will still be in progress
 
     def make_routes(self) -> list[Route]:
@@ -183,7 +185,7 @@ class TwitterDialect(Dialect):
             if owner != account or self.clock.now() >= ends_at or media_id not in self.media:
                 raise Refused(self.failure(400, "Your media IDs are invalid."))
             held.append(self.media[media_id])
-        if len(held) > 1 and any(item.content_type == "image/gif" for item in held):
+        if len(held) > 1 and any(item.content_type in ALONE for item in held):
             raise Refused(self.failure(400, "You may attach up to 4 photos, or 1 animated GIF."))
         return tuple(held)
 
@@ -240,30 +242,37 @@ class TwitterDialect(Dialect):
         _, account = self._account(received)
         names = {"media_category": str, "media_type": str, "total_bytes": int, "shared": bool}
         body = self._object(received, names)
-        if (body.get("media_category"), body.get("media_type")) != ("tweet_gif", "image/gif"):
-            raise self._invalid("$.media_type: only image/gif is played in chunks")
+        kinds = {("tweet_gif", "image/gif"), ("tweet_video", "video/mp4")}
+        if (body.get("media_category"), body.get("media_type")) not in kinds:
+            raise self._invalid("$.media_type: only GIFs and videos come in chunks")
         media_id = str(self.number(FIRST_SNOWFLAKE))
         life = int(MEDIA_LIFE.total_seconds())
         self._owners[media_id] = (account, self.clock.now() + MEDIA_LIFE)
-        self._chunks[media_id] = b""
+        self._chunks[media_id], self._begun[media_id] = {}, body
         data = {"id": media_id, "media_key": f"16_{media_id}", "expires_after_secs": life}
         return Answer(200, {"data": data})
 
     def append(self, received: Received) -> Answer:
         media_id = self._own(received)
         form, body = self._parts(received)
-        if form != {"segment_index": "0"} or len(body) > IMAGE_BYTES:
-            raise self._invalid("$.segment_index: one chunk of at most 5 MB is played")
-        self._chunks[media_id] = body
+        index = form.get("segment_index", "")
+        if set(form) != {"segment_index"} or not index.isdigit() or len(body) > IMAGE_BYTES:
+            raise self._invalid("$.segment_index: a number, with a chunk of at most 5 MB")
+        self._chunks[media_id][int(index)] = body
         expires_at = int(self._owners[media_id][1].timestamp())
         return Answer(200, {"data": {"expires_at": expires_at}})
 
     def finalize(self, received: Received) -> Answer:
         media_id = self._own(received)
-        body = self._chunks[media_id]
-        if content_type_of(body) != "image/gif":
+        chunks, begun = self._chunks[media_id], self._begun[media_id]
+        body = b"".join(chunks[index] for index in sorted(chunks))
+        whole = begun.get("total_bytes", len(body)) == len(body)
+        if sorted(chunks) != list(range(len(chunks))) or not whole:
+            raise Refused(self.failure(400, "Segments do not add up to provided total file size."))
+        if content_type_of(body) != begun["media_type"]:
             raise Refused(self.failure(400, "media type unrecognized."))
-        return self._taken(self._owners[media_id][0], media_id, body, "image/gif", received.polls)
+        account = self._owners[media_id][0]
+        return self._taken(account, media_id, body, begun["media_type"], received.polls)
 
     def _own(self, received: Received) -> str:
         _, account = self._account(received)
