@@ -55,7 +55,7 @@ MUTANTS = (
     Mutant(
         "sendBy",
         "shared/platforms/driver.py",
-        "if session.now() >= permit.send_by or time.monotonic() >= permit.send_by_monotonic:",
+        "if now() >= permit.send_by or time.monotonic() >= permit.send_by_monotonic:",
         "if False:",
         ("tests/behaviour/test_late.py::test_an_attempt_past_send_by_does_not_send",),
     ),
