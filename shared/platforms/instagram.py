@@ -129,7 +129,10 @@ class Instagram(Platform):
     name = "instagram"
     label = "Instagram"
     api_url = "https://graph.instagram.com"
-    guarantee = Exact()
+    guarantee = Exact(
+        rests_on="the container: it is read first, and is published at most once",
+        risk="none known; a container lives 24 h, and what is then still open is for a person",
+    )
     limits = Limits(
         text_chars=2200,
         media_items=10,

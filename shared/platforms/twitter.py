@@ -82,7 +82,11 @@ class Twitter(Platform):
     name = "twitter"
     label = "X"
     api_url = "https://api.x.com"
-    guarantee = ReadBack()
+    guarantee = ReadBack(
+        rests_on="the account's timeline, looked through seven times in half an hour",
+        risk="no second post without a person's order; a post that X shows later than that, or "
+        "whose text it changes, is left to one",
+    )
     limits = Limits(
         text_chars=280,
         media_items=4,
@@ -93,6 +97,7 @@ class Twitter(Platform):
             GIF: 5 * MEGABYTE,  # X takes 15, in more than one chunk
         },
         video_items=0,
+        text_unit="weighted: a link counts 23, CJK and emoji 2",
     )
     options = TwitterOptions
     refreshes = True
