@@ -133,6 +133,32 @@ def test_a_stale_attempt_that_fails_late_does_not_disturb_the_one_that_published
     assert world.stack.events("publish.unrecorded") == []
 
 
+def test_a_stale_attempt_does_not_settle_the_one_that_took_over(world: World, two: Two) -> None:
+    """Its upload fails while the other one's call is under way: that failure is nobody's."""
+    linkedin = world.account("linkedin")
+    post_id = world.schedule(linkedin, mediaAssetIds=[world.image()])
+    upload = world.stack.platforms.misbehave("linkedin", "upload", "hold")
+    stale = two.begin(post_id, linkedin)
+    upload.wait_until_held()
+    upload.kind = "error_before"
+    creating = world.stack.platforms.misbehave("linkedin", "create post", "hold")
+    world.stack.clock.turn(LEASE)
+
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(two.deliver, post_id, linkedin)
+        creating.wait_until_held()
+        upload.release()
+        woken = stale.result()
+        then = log_of(world, post_id, linkedin)
+        creating.release()
+        published = second.result()
+
+    assert woken.status_code == 503
+    assert (then["status"], then["fencingToken"]) == ("processing", 2)
+    assert published.json()["success"] is True
+    assert len(world.stack.platforms.posts("linkedin")) == 1
+
+
 def test_an_attempt_past_send_by_does_not_send(world: World, two: Two) -> None:
     """Its mark stands, the answer that says so comes late: the outcome was taken for unknown."""
     twitter = world.account("twitter")
