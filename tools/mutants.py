@@ -187,11 +187,11 @@ def killers(mutant: Mutant) -> list[str]:
             text=True,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
-    return [
-        line.split(" ")[1]
-        for line in done.stdout.splitlines()
-        if line.startswith(("FAILED ", "ERROR "))
-    ]
+    told = done.stdout.splitlines()
+    failed = [line.split(" ")[1] for line in told if line.startswith("FAILED ")]
+    if done.returncode and not failed:  # a system that does not start notices nothing
+        sys.exit(f"{mutant.guard!r} could not be tried:\n" + "\n".join(told[-5:]))
+    return failed
 
 
 def main() -> None:
