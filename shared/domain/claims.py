@@ -220,8 +220,9 @@ def _slot(log: PublishLog, account: SocialAccount, now: datetime) -> Slot | None
 
 
 def _slot_again(log: PublishLog, account: SocialAccount | None, now: datetime) -> Slot | None:
-    """For one that nobody woke: its turn, if it had one, has passed."""
-    if account is None:
+    """For one that nobody woke: its turn, if it had one, has passed. One that the platform has
+    accepted only has to be asked after."""
+    if account is None or log.committing is not None:
         return None
     return _slot(log.model_copy(update={"error_code": None}), account, now)
 

@@ -482,6 +482,19 @@ def test_the_sweep_gives_a_late_delivery_its_accounts_next_slot() -> None:
     assert later.next_free_at == ms(free_at + 10 * SECOND)
 
 
+def test_what_the_platform_has_accepted_needs_no_slot_to_be_asked_after() -> None:
+    account = an_account(next_free_at=NOW + 20 * SECOND)
+    log = a_log(
+        status=S.ACCEPTED, committing=a_mark(), due_at=NOW - 3 * MINUTE, sweep_at=NOW, sweep_hops=1
+    )
+
+    change = claims.sweep(Seen(log, account, Controls()), now=NOW, looks=False)
+
+    assert change is not None
+    assert (change.log.status, change.log.due_at) == (S.ACCEPTED, NOW)
+    assert change.next_free_at is None
+
+
 def test_the_sweep_makes_no_hop_while_its_scope_is_paused() -> None:
     log = a_log(sweep_at=NOW)
     paused = some_controls(pauses={"x": ("platform", "twitter", None)})
