@@ -31,6 +31,7 @@ from shared.domain.failures import (
 )
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
+    READ_METRICS,
     Call,
     Delivery,
     Draft,
@@ -68,7 +69,6 @@ ORGANIZATIONS_GUARANTEE = ReadBack(
     risk="no second post without a person's order; a post that LinkedIn shows later than that is "
     "left to one",
 )
-READ_METRICS = "read metrics"
 POST_URN = re.compile(r"urn:li:(?:share|ugcPost):(\d+)")
 
 
