@@ -120,7 +120,10 @@ MUTANTS = (
         "shared/store/deliveries.py",
         "return bool(owners - {log.id})",
         "return False",
-        ("tests/behaviour/test_reconcile.py::test_a_post_of_another_delivery_is_no_evidence",),
+        (
+            "tests/behaviour/test_unknown_outcome.py"
+            "::test_a_found_post_that_belongs_to_another_delivery_proves_nothing",
+        ),
     ),
     Mutant(
         "tokenVersion",
