@@ -45,7 +45,7 @@ def test_a_backlog_that_only_the_sweep_finds_is_spaced_too_oldest_first(world: W
     ]
     soon = (world.stack.clock.now() + timedelta(hours=2)).isoformat()
     late = world.schedule(account, after=timedelta(minutes=40), content="Too late", latestAt=soon)
-    world.stack.clock.turn(timedelta(hours=4))
+    world.stack.turn(timedelta(hours=4))
     world.stack.tasks.faults.clear()
 
     swept = world.sweep()
