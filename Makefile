@@ -3,7 +3,7 @@
 
 RUN = .venv/bin/python -m
 
-.PHONY: help demo up test check bench cost chaos mutants pins clean
+.PHONY: help demo up test check bench cost chaos mutants pins tables clean
 
 help:  ## List these
 	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,10 @@ mutants:  ## Take one guard away at a time and show which test notices (ARGS=sen
 pins:  ## Write the requirement files from pyproject.toml (ARGS=--upgrade: newest versions)
 	@PYTHON="$(PYTHON)" tools/set-up dev
 	@exec $(RUN) tools.pins $(ARGS)
+
+tables:  ## Write README's tables of platforms from what the adapters declare
+	@PYTHON="$(PYTHON)" tools/set-up runtime
+	@exec $(RUN) tools.tables
 
 clean:  ## Remove what was set up and cached
 	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache

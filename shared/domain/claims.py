@@ -226,6 +226,14 @@ def _slot(log: PublishLog, account: SocialAccount, now: datetime) -> Slot | None
     return Slot(starts_at, int(after.timestamp() * 1000))
 
 
+def _slot_again(log: PublishLog, account: SocialAccount | None, now: datetime) -> Slot | None:
+    """For one that nobody woke: its turn, if it had one, has passed. One that the platform has
+    accepted only has to be asked after."""
+    if account is None or log.committing is not None:
+        return None
+    return _slot(log.model_copy(update={"error_code": None}), account, now)
+
+
 def account_free_at(account: SocialAccount, log: PublishLog) -> datetime:
     """When the account's throttle ends; the delivery's own time where there is none."""
     return datetime.fromtimestamp(account.paused_until / 1000, tz=log.due_at.tzinfo)
@@ -549,7 +557,11 @@ def late_answer(log: PublishLog, result: Result, *, now: datetime, owner: str) -
 
 
 def sweep(seen: Seen, *, now: datetime, looks: bool) -> Change | None:
-    """What the sweep makes of a delivery that is still open after its grace; None: leave it."""
+    """What the sweep makes of a delivery that is still open after its grace; None: leave it.
+
+    An outage of hours outlasts every task, so that one account's backlog is woken here: each of it
+    gets a slot, in the order in which the sweep goes through them, which is the oldest first.
+    """
     log = seen.log
     if not log.is_open or log.sweep_at is None or now < log.sweep_at:
         return None
@@ -566,8 +578,16 @@ def sweep(seen: Seen, *, now: datetime, looks: bool) -> Change | None:
         message = f"Its task was made {log.sweep_hops} times and never reached the function."
         return bury(log, now, Status.FAILED, code="cannot_start", message=message)
     hops = log.sweep_hops + 1
-    status = log.status if log.status is not Status.PROCESSING else Status.RETRY
-    again = hop_to(log, now, now, status=status, sweep_hops=hops)
-    return Change(
-        again.model_copy(update={"sweep_at": sweep_at(now, log.latest_at, hops)}), wakes=True
+    slot = _slot_again(log, seen.account, now)
+    if slot is not None and slot.starts_at > now:
+        change = waiting(log, now, slot.starts_at, code="spaced", sweep_hops=hops)
+    else:
+        status = log.status if log.status is not Status.PROCESSING else Status.RETRY
+        again = hop_to(log, now, now, status=status, sweep_hops=hops)
+        change = Change(again, wakes=True)
+    look = sweep_at(change.log.due_at, log.latest_at, hops)
+    return replace(
+        change,
+        log=change.log.model_copy(update={"sweep_at": look}),
+        next_free_at=slot.next_free_at if slot else None,
     )

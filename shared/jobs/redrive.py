@@ -337,10 +337,13 @@ def _discarded(letter_id: str, person: Person, rt: Runtime) -> dict[str, Any]:
 
 def copy_new(rt: Runtime) -> int:
     """A copy of each new letter's task in the paused `default-dlq`, so that listing its tasks shows
-    them. Called by every sweep; what nobody could read has no task to copy."""
+    them; and its alert's task, which may not have been made when it was written. Called by every
+    sweep; what nobody could read has no task to copy."""
 
     def make(letter_id: str, letter: DeadLetter) -> bool:
-        failures = rt.queue.bury(letter_id, letter.payload) if letter.delivery_id else []
+        failures = rt.queue.announce(letter_id)
+        if letter.delivery_id:
+            failures += rt.queue.bury(letter_id, letter.payload)
         tell_failed(failures, rt)
         return not failures
 

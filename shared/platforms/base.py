@@ -220,39 +220,62 @@ MetricsFlow = Generator[Call | Reading | Unread, Any, None]
 # --- what a platform declares -------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarantee:
+    """What settles an outcome that nobody knows; one of the four below.
+
+    `kind` and `means` say which, `rests_on` what of the platform's it relies on, `risk` what may go
+    wrong all the same: words for people, of which README's table is made (`make tables`).
+    """
+
+    kind: ClassVar[str]
+    means: ClassVar[str]
+    rests_on: str = field(default="", compare=False)
+    risk: str = field(default="", compare=False)
+
+
 @dataclass(frozen=True, slots=True)
-class Exact:
+class Exact(Guarantee):
     """Repeating the very same call creates nothing new."""
 
+    kind = "exact"
+    means = "The same call again creates nothing new."
+
 
 @dataclass(frozen=True, slots=True)
-class Windowed:
+class Windowed(Guarantee):
     """A repeat with the same key is safe between `earliest` and `latest` after the first call."""
 
+    kind = "windowed"
+    means = "The same call again is safe inside this window only."
     earliest: timedelta
     latest: timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class ReadBack:
+class ReadBack(Guarantee):
     """A lookup can prove that the post is there, never that it is not."""
+
+    kind = "readback"
+    means = "A lookup can prove that the post is there."
 
 
 @dataclass(frozen=True, slots=True)
-class NoGuarantee:
+class NoGuarantee(Guarantee):
     """Neither key nor lookup: a person decides."""
 
-
-Guarantee = Exact | Windowed | ReadBack | NoGuarantee
+    kind = "none"
+    means = "After a lost answer a person has to look."
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a platform refuses, counted as it counts.
 
-    `media_types` maps a content type to the largest size in bytes. `required_media`: a post without
-    media is refused. `mixed_media`: images and videos may stand together. `daily_posts`: how many
-    an account may publish in any 24 h; beyond, the platform makes it wait.
+    `text_unit` says in words what is counted. `media_types` maps a content type to the largest size
+    in bytes. `required_media`: a post without media is refused. `mixed_media`: images and videos
+    may stand together. `daily_posts`: how many an account may publish in any 24 h; beyond, the
+    platform makes it wait.
     """
 
     text_chars: int
@@ -262,6 +285,7 @@ class Limits:
     required_text: bool = False
     mixed_media: bool = False
     video_items: int = 1
+    text_unit: str = "characters"
     daily_posts: int | None = None
 
 
@@ -365,6 +389,8 @@ class Platform:
     api_url: ClassVar[str]  # where it answers unless a setting says otherwise
     auth_url: ClassVar[str | None] = None  # where tokens are refreshed, if elsewhere
     guarantee: ClassVar[Guarantee]
+    # Where the kind of account matters: each kind as people call it, with an id that shows it.
+    account_kinds: ClassVar[Mapping[str, str]] = {}
     limits: ClassVar[Limits]
     options: ClassVar[type[Options]] = Options
     # Whether a flow publishes a delivery with something `above` it as a reply to that, and looks
@@ -442,7 +468,7 @@ class Platform:
         return {name: value for name, value in options.items() if name not in opening}
 
     def guarantee_for(self, platform_user_id: str) -> Guarantee:
-        """`guarantee`, where it depends on the kind of account."""
+        """`guarantee`, or this kind of account's where it differs."""
         return self.guarantee
 
     def refreshable(self, tokens: Tokens) -> bool:

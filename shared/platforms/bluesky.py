@@ -114,7 +114,11 @@ class Bluesky(Platform):
     name = "bluesky"
     label = "Bluesky"
     api_url = "https://{server}"
-    guarantee = Exact()
+    guarantee = Exact(
+        rests_on="the record's key, made and kept before it is written: the same record under the "
+        "same key is written once",
+        risk="none known; a record that its owner deletes in between comes back",
+    )
     limits = Limits(
         text_chars=300,
         media_items=4,
@@ -124,6 +128,7 @@ class Bluesky(Platform):
             "image/webp": IMAGE_BYTES,
             "video/mp4": VIDEO_BYTES,
         },
+        text_unit="graphemes, at most 3000 bytes",
     )
     options = BlueskyOptions
     threads = True

@@ -73,7 +73,10 @@ class ContainerPlatform(GraphPlatform):
     metric_names: ClassVar[Mapping[str, str]]  # ours and theirs
     check_image: ClassVar[timedelta]
     check_video: ClassVar[timedelta]
-    guarantee = Exact()
+    guarantee = Exact(
+        rests_on="the container: it is read first, and is published at most once",
+        risk="none known; a container lives 24 h, and what is then still open is for a person",
+    )
     refreshes = True
     metrics_batch = 25  # one call each
 

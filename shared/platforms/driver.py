@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
+from functools import partial
 from io import SEEK_END
 from typing import IO, Any, Protocol
 
@@ -43,7 +46,13 @@ from shared.platforms.base import (
     TimeIsShort,
     Unread,
 )
-from shared.platforms.session import Collected, Outcome, Session, TooLateToSendError
+from shared.platforms.session import (
+    Collected,
+    Outcome,
+    Permit,
+    Session,
+    TooLateToSendError,
+)
 from shared.platforms.wire import FAILURES, Client, Wire
 
 # One platform call, from connecting to the last byte. A file that is sent whole, before the call
@@ -199,12 +208,7 @@ class Driver:
 
     def _commit(self, platform: Platform, call: Call, session: Session) -> httpx.Response:
         permit = session.mark_committing(request_hash(call.request))
-
-        def still_in_time() -> None:
-            if session.now() >= permit.send_by or time.monotonic() >= permit.send_by_monotonic:
-                raise TooLateToSendError
-
-        wire = Wire(_until(session.ends_at), before_write=still_in_time)
+        wire = Wire(_until(session.ends_at), before_write=partial(in_time, permit, session.now))
         try:
             return self._call(platform, call, self._fresh, wire)
         except PlatformError as error:
@@ -250,6 +254,12 @@ class Driver:
         if request.form is not None:
             return {"data": request.form}
         return {} if request.json is None else {"json": request.json}
+
+
+def in_time(permit: Permit, now: Callable[[], datetime]) -> None:
+    """Raises past `send_by`, by either clock: the wall's may be set, the other may stand still."""
+    if now() >= permit.send_by or time.monotonic() >= permit.send_by_monotonic:
+        raise TooLateToSendError
 
 
 def request_hash(request: Request) -> str:

@@ -85,7 +85,12 @@ class Facebook(GraphPlatform):
     label = "Facebook"
     api_url = "https://graph.facebook.com"
     code_prefix = "fb"
-    guarantee = ReadBack()
+    guarantee = ReadBack(
+        rests_on="the page's posts, looked through seven times in half an hour; a video, which "
+        "Facebook works on after taking it, under the id that it was given",
+        risk="no second post without a person's order; a post that Facebook shows later than that "
+        "is left to one",
+    )
     limits = Limits(
         text_chars=63_206,
         media_items=10,

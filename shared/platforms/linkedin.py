@@ -13,7 +13,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 import httpx
@@ -72,6 +72,11 @@ CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
 RESERVED = re.compile(r"[\\|{}@\[\]()<>#*_~]")
 HASHTAG = re.compile(r"(?<![\w/&?=])#(?=\w*[^\W\d_])[^\W_]+")
 WRITTEN_TAG = re.compile(r"\{hashtag\|\\?#\|([^}]*)\}")  # how posts that are read back show a tag
+ORGANIZATIONS_GUARANTEE = ReadBack(
+    rests_on="the organization's posts, looked through seven times in half an hour",
+    risk="no second post without a person's order; a post that LinkedIn shows later than that is "
+    "left to one",
+)
 POST_URN = re.compile(r"urn:li:(?:share|ugcPost):(\d+)")
 
 
@@ -96,7 +101,15 @@ class LinkedIn(Platform):
     label = "LinkedIn"
     api_url = "https://api.linkedin.com"
     auth_url = "https://www.linkedin.com"
-    guarantee = NoGuarantee()
+    guarantee = NoGuarantee(
+        rests_on="a person: the permission to read a member's posts is closed to most apps",
+        risk="no second post without a person's order; LinkedIn refuses most of those, naming the "
+        "first",
+    )
+    account_kinds: ClassVar[Mapping[str, str]] = {
+        "organization": "urn:li:organization:1",
+        "member": "urn:li:person:a1",
+    }
     limits = Limits(
         text_chars=3000,
         media_items=20,
@@ -116,7 +129,7 @@ class LinkedIn(Platform):
 
     def guarantee_for(self, platform_user_id: str) -> Guarantee:
         """An organization's posts can be read; r_member_social is closed to most apps."""
-        return ReadBack() if _is_organization(platform_user_id) else self.guarantee
+        return ORGANIZATIONS_GUARANTEE if _is_organization(platform_user_id) else self.guarantee
 
     # flows
 

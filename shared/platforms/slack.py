@@ -132,9 +132,14 @@ class Slack(Platform):
     name = "slack"
     label = "Slack"
     api_url = "https://slack.com/api"
-    guarantee = ReadBack()
+    guarantee = ReadBack(
+        rests_on="the key that the message carries, or its files' ids, looked for seven times in "
+        "half an hour",
+        risk="no second message without a person's order; one inside a thread cannot be looked for",
+    )
     limits = Limits(
         text_chars=4000,  # 40,000 are taken, but from 4,000 on "broken into multiple messages"
+        text_unit="characters, escapes included",
         media_items=10,
         media_types=dict.fromkeys(
             (

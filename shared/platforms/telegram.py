@@ -81,9 +81,13 @@ class Telegram(Platform):
     name = "telegram"
     label = "Telegram"
     api_url = "https://api.telegram.org"
-    guarantee = NoGuarantee()
+    guarantee = NoGuarantee(
+        rests_on="a person: a bot can read nothing back",
+        risk="no second message without a person's order",
+    )
     limits = Limits(
         text_chars=4096,  # UTF-16 units; beside files 1024
+        text_unit="UTF-16 units, beside files 1024",
         media_items=10,
         media_types={
             "image/jpeg": 10 * MEGABYTE,

@@ -86,6 +86,7 @@ class Threads(ContainerPlatform):
     check_video = timedelta(seconds=30)  # what the documentation expects a container to take
     limits = Limits(
         text_chars=500,
+        text_unit="characters, an emoji counting its bytes",
         media_items=20,
         media_types={
             "image/jpeg": 8 * MEGABYTE,

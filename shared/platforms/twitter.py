@@ -88,7 +88,11 @@ class Twitter(Platform):
     name = "twitter"
     label = "X"
     api_url = "https://api.x.com"
-    guarantee = ReadBack()
+    guarantee = ReadBack(
+        rests_on="the account's timeline, looked through seven times in half an hour",
+        risk="no second post without a person's order; a post that X shows later than that, or "
+        "whose text it changes, is left to one",
+    )
     limits = Limits(
         text_chars=280,
         media_items=4,
@@ -100,6 +104,7 @@ class Twitter(Platform):
             "video/mp4": 512 * MEGABYTE,
             "video/quicktime": 512 * MEGABYTE,
         },
+        text_unit="weighted: a link counts 23, CJK and emoji 2",
     )
     options = TwitterOptions
     threads = True

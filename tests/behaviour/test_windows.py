@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -32,6 +33,36 @@ def test_a_lost_answer_is_settled_without_a_person_and_without_a_copy(
     (post,) = world.stack.platforms.posts(platform)
     assert world.delivery(post_id, target)["remoteId"] == post.id
     assert world.letters() == []
+
+
+@pytest.mark.parametrize(
+    ("platform", "age", "calls"),
+    [
+        # The call was lost; how old it is when somebody looks, and how often it was made then.
+        ("discord", timedelta(seconds=50), 1),
+        ("discord", timedelta(seconds=70), 2),
+        ("discord", timedelta(seconds=125), 1),
+        ("mastodon", timedelta(seconds=80), 1),
+        ("mastodon", timedelta(seconds=100), 2),
+        ("mastodon", timedelta(minutes=51), 1),
+    ],
+)
+def test_a_key_is_used_again_inside_its_window_alone(
+    world: World, platform: str, age: timedelta, calls: int
+) -> None:
+    target = account(world, platform)
+    world.stack.tasks.faults.lose_task(times=None)
+    world.stack.platforms.misbehave(platform, "create post", "drop_before")
+    post_id = world.schedule(target)
+    world.deliver(post_id, target)
+    since = datetime.fromisoformat(world.delivery(post_id, target)["evidence"]["unsettledSince"])
+
+    world.stack.clock.turn_to(since + age)
+    world.deliver(post_id, target)
+
+    assert len(world.stack.platforms.calls(platform, "find post")) == 1
+    assert len(world.stack.platforms.calls(platform, "create post")) == calls
+    assert world.delivery(post_id, target)["status"] == ("success" if calls == 2 else "unknown")
 
 
 @pytest.mark.parametrize(

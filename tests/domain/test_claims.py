@@ -498,6 +498,37 @@ def test_the_grace_doubles_with_each_hop_that_the_sweep_makes() -> None:
     assert change.log.sweep_at == NOW + timedelta(minutes=16)
 
 
+def test_the_sweep_gives_a_late_delivery_its_accounts_next_slot() -> None:
+    free_at = NOW + 20 * SECOND
+    account = an_account(next_free_at=free_at)
+    log = a_log(due_at=NOW - 3 * MINUTE, sweep_at=NOW, sweep_hops=1)
+
+    first = claims.sweep(Seen(log, an_account(), Controls()), now=NOW, looks=False)
+    later = claims.sweep(Seen(log, account, Controls()), now=NOW, looks=False)
+
+    assert first is not None
+    assert (first.log.status, first.log.due_at) == (S.PENDING, NOW)
+    assert first.next_free_at == ms(NOW + 10 * SECOND)
+    assert later is not None
+    assert (later.log.status, later.log.due_at) == (S.WAITING, free_at)
+    assert (later.log.error_code, later.log.sweep_hops) == ("spaced", 2)
+    assert later.log.sweep_at == free_at + 8 * MINUTE
+    assert later.next_free_at == ms(free_at + 10 * SECOND)
+
+
+def test_what_the_platform_has_accepted_needs_no_slot_to_be_asked_after() -> None:
+    account = an_account(next_free_at=NOW + 20 * SECOND)
+    log = a_log(
+        status=S.ACCEPTED, committing=a_mark(), due_at=NOW - 3 * MINUTE, sweep_at=NOW, sweep_hops=1
+    )
+
+    change = claims.sweep(Seen(log, account, Controls()), now=NOW, looks=False)
+
+    assert change is not None
+    assert (change.log.status, change.log.due_at) == (S.ACCEPTED, NOW)
+    assert change.next_free_at is None
+
+
 def test_the_sweep_makes_no_hop_while_its_scope_is_paused() -> None:
     log = a_log(sweep_at=NOW)
     paused = some_controls(pauses={"x": ("platform", "twitter", None)})
@@ -553,6 +584,7 @@ def an_account(
     paused_until: datetime | None = None,
     refused_at: datetime | None = None,
     token_version: int = 1,
+    next_free_at: datetime | None = None,
     status: AccountStatus = AccountStatus.ACTIVE,
 ) -> SocialAccount:
     return SocialAccount(
@@ -562,6 +594,7 @@ def an_account(
         platform_user_id="1",
         token_version=token_version,
         paused_until=ms(paused_until) if paused_until else 0,
+        next_free_at=ms(next_free_at) if next_free_at else 0,
         refresh_refusal=RefreshRefusal(token_version=1, at=refused_at) if refused_at else None,
         created_at=NOW,
         updated_at=NOW,

@@ -154,6 +154,7 @@ class Attempt:
     seconds: float = 5.0
     permit_seconds: float = 5.0
     late: bool = False
+    now: Callable[[], datetime] = lambda: NOW
     marks: list[str] = field(default_factory=list)
     kept: list[Mapping[str, Any]] = field(default_factory=list)
 
@@ -166,7 +167,7 @@ class Attempt:
         session = Session(
             mark_committing=self.mark,
             keep=self.kept.append,
-            now=lambda: NOW,
+            now=self.now,
             ends_at=time.monotonic() + self.seconds,
         )
         return driver.publish(platform, DELIVERY, "t", session)
@@ -329,6 +330,17 @@ def test_past_its_time_nothing_is_sent(plain_driver: Driver, attempt: Attempt) -
         publish(plain_driver, server.url, attempt=attempt)
 
     assert server.requests == []
+
+
+def test_past_its_time_the_rest_of_a_request_is_not_sent_either(plain_driver: Driver) -> None:
+    """Frozen between the head and the body: the platform waits for a body that never comes."""
+    times = iter([NOW, NOW + timedelta(seconds=20)])
+    attempt = Attempt(now=lambda: next(times))
+
+    with serving(answer()) as server, pytest.raises(TooLateToSendError):
+        publish(plain_driver, server.url, attempt=attempt)
+
+    assert [request.partition(b"\r\n\r\n")[2] for request in server.requests] in ([], [b""])
 
 
 def test_without_a_mark_nothing_is_sent(plain_driver: Driver) -> None:
