@@ -67,6 +67,7 @@ class ContainerPlatform(GraphPlatform):
 
     version: ClassVar[str]
     posts_path: ClassVar[str]  # below the user: where containers are made and posts are listed
+    replies_path: ClassVar[str]  # where it takes threads
     text_field: ClassVar[str]
     status_fields: ClassVar[tuple[str, str]]  # how a container stands, and why
     refresh_grant: ClassVar[str]
@@ -218,8 +219,11 @@ class ContainerPlatform(GraphPlatform):
         if delivery.unsettled_since is None:
             message = "The container is published, and no call of ours is on record"
             raise OutcomeUnknownError(message, code="not_unsettled")
-        params = {"fields": f"id,{self.text_field},timestamp,permalink", "limit": "50"}
-        url = f"{self._user(delivery)}/{self.posts_path}"
+        path, fields = self.posts_path, f"id,{self.text_field},timestamp,permalink"
+        if delivery.above:  # replies have a list of their own
+            path, fields = self.replies_path, f"{fields},replied_to"
+        params = {"fields": fields, "limit": "50"}
+        url = f"{self._user(delivery)}/{path}"
         reply = yield Call(Request("GET", url, auth(token), params=params), "find post")
         since, ours = delivery.unsettled_since - CLOCKS_APART, plain(delivery.text)
         found = [
@@ -228,6 +232,7 @@ class ContainerPlatform(GraphPlatform):
             if (made_at := instant(post.get("timestamp"))) is not None
             and made_at >= since
             and plain(post.get(self.text_field) or "") == ours
+            and (post.get("replied_to") or {}).get("id") == delivery.reply_to
         ]
         if len(found) != 1:
             message = f"{len(found)} posts of that time have this text"

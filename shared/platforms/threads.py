@@ -1,8 +1,9 @@
-"""Threads, of Meta: text, images, videos, carousels of both.
+"""Threads, of Meta: text, images, videos, carousels of both, and threads of these.
 
 Source: https://developers.facebook.com/docs/threads/posts, …/reference/publishing, …/overview,
-…/troubleshooting, …/insights, …/get-started/long-lived-tokens. That a container which has just been
-made may be "not found" by threads_publish is what its clients report, not what is documented.
+…/troubleshooting, …/insights, …/reply-management, …/get-started/long-lived-tokens. That a container
+which has just been made may be "not found" by threads_publish, and that a user's replies are listed
+at {user}/replies, is what its clients say.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Threads(ContainerPlatform):
     api_url = "https://graph.threads.net"
     version = "v1.0"
     posts_path = "threads"
+    replies_path = "replies"
     text_field = "text"
     status_fields = ("status", "error_message")
     refresh_grant = "th_refresh_token"
@@ -99,6 +101,10 @@ class Threads(ContainerPlatform):
         daily_posts=250,
     )
     options = ThreadsOptions
+    threads = True
+    opening = frozenset(
+        {"reply_control", "topic_tag", "link_attachment", "quote_post_id", "location_id"}
+    )
     metric_names = METRICS
     refused_subcodes = frozenset({NOT_FETCHED})  # its code, 1, alone would be a passing trouble
     repeatable_subcodes = frozenset({NOT_THERE_YET})
@@ -116,7 +122,7 @@ class Threads(ContainerPlatform):
         fields |= options.model_dump(exclude_none=True, exclude={"allowlisted_country_codes"})
         if options.allowlisted_country_codes:
             fields["allowlisted_country_codes"] = ",".join(options.allowlisted_country_codes)
-        return fields
+        return fields | ({"reply_to_id": delivery.reply_to} if delivery.reply_to else {})
 
     def item_fields(self, item: MediaItem) -> Generator[Step, Any, Fields]:
         kind = "video" if item.is_video else "image"

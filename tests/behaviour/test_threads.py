@@ -20,7 +20,7 @@ from tests.sandbox.functions import FunctionProcess
 from tests.sandbox.platforms.values import Post, Received
 from tests.world import Account, World
 
-PLATFORMS = ["twitter", "mastodon", "bluesky"]
+PLATFORMS = ["twitter", "mastodon", "bluesky", "threads"]
 TEXTS = ("One", "Two", "Three")
 
 
@@ -211,7 +211,7 @@ def test_a_part_whose_answer_is_lost_is_found_and_the_thread_goes_on(
     world: World, platform: str, lost: Any
 ) -> None:
     account = member(world, platform)
-    world.stack.platforms.misbehave(platform, "create post", lost, when=is_about("Two"))
+    world.stack.platforms.misbehave(platform, kind=lost, **publishing(world, platform, "Two"))
 
     post_id = order(world, account)
     world.stack.settle()
@@ -225,17 +225,18 @@ def test_a_part_whose_answer_is_lost_is_found_and_the_thread_goes_on(
     assert [one["remoteId"] for one in world.delivery(post_id, account)["parts"]] == ids
 
 
-@pytest.mark.parametrize("platform", ["mastodon", "bluesky"])
+@pytest.mark.parametrize("platform", ["mastodon", "bluesky", "threads"])
 def test_a_part_that_never_came_is_repeated_where_that_is_safe(world: World, platform: str) -> None:
     account = member(world, platform)
-    world.stack.platforms.misbehave(platform, "create post", "drop_before", when=is_about("Two"))
+    second = publishing(world, platform, "Two")
+    world.stack.platforms.misbehave(platform, kind="drop_before", **second)
 
     post_id = order(world, account)
     world.run_until(lambda: world.status(post_id)["status"] == "published")
 
     assert chain(world, platform) == [("One", None), ("Two", "One"), ("Three", "Two")]
-    sent = world.stack.platforms.calls(platform, "create post")
-    assert [about(received) for received in sent] == ["One", "Two", "Two", "Three"]
+    sent = world.stack.platforms.calls(platform, second["call"])
+    assert [second["when"](received) for received in sent] == [False, True, True, False]
 
 
 def test_where_it_is_not_safe_a_person_orders_that_part_again(world: World) -> None:
@@ -485,7 +486,7 @@ def test_a_token_that_ends_in_the_middle_is_refreshed_and_no_part_repeated(
 
 def member(world: World, platform: str) -> Account:
     """An account of a platform that takes threads."""
-    if platform == "twitter":
+    if platform in ("twitter", "threads"):
         return world.account(platform)
     user_id = {"mastodon": "109348", "bluesky": "did:plc:acme"}[platform]
     return world.account(platform, user_id=user_id, server="bread.example")
@@ -504,9 +505,23 @@ def edit(world: World, post_id: str, account: Account, thread: Any) -> Any:
 
 def refuse_part(world: World, platform: str, text: str) -> None:
     """For once, in words that all of them use somehow."""
-    body = {"error": "InvalidRequest", "message": "No", "detail": "No"}
-    misbehave = world.stack.platforms.misbehave
-    misbehave(platform, "create post", "refuse", status=403, body=body, when=is_about(text))
+    body: dict[str, Any] = {"error": "InvalidRequest", "message": "No", "detail": "No"}
+    if platform == "threads":
+        body["error"] = {"message": "No", "code": 10}
+    which = publishing(world, platform, text)
+    world.stack.platforms.misbehave(platform, kind="refuse", status=403, body=body, **which)
+
+
+def publishing(world: World, platform: str, text: str) -> dict[str, Any]:
+    """Which call publishes the part with this text."""
+    if platform != "threads":
+        return {"call": "create post", "when": is_about(text)}
+
+    def contains_it(received: Received) -> bool:
+        container = world.stack.platforms.threads.containers[received.form()["creation_id"]]
+        return container.fields["text"] == text
+
+    return {"call": "publish container", "when": contains_it}
 
 
 def about(received: Received) -> str:
@@ -533,7 +548,7 @@ def chain(world: World, platform: str) -> list[tuple[str, str | None]]:
 
 def parent(post: Post) -> str | None:
     match post.fields:
-        case {"in_reply_to_id": str(above)}:
+        case {"in_reply_to_id": str(above)} | {"reply_to_id": str(above)}:
             return above
         case {"reply": {"in_reply_to_tweet_id": str(above)}}:
             return above

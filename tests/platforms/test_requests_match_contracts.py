@@ -4,6 +4,7 @@ the platforms' own contracts."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -122,6 +123,8 @@ def as_seen(received: Received) -> MockRequest:
     host, path = HOSTS[received.platform], base + received.path.removeprefix(f"/{SERVER}")
     if received.path.startswith("/oauth/v2/"):
         host = "https://www.linkedin.com"
+    if received.platform == "threads":  # its contract has one of the two lists, which are alike
+        path = re.sub("/replies$", "/threads", path)
     return MockRequest(
         host_url=host,
         method=received.method.lower(),
@@ -273,6 +276,9 @@ def all_of_threads(run: Exchange) -> None:
     run.publish(text="One", media=(item(1, alt_text="A loaf"),), options=options)
     run.publish(text="", media=(item(1), item(2, "video/mp4", alt_text="Rising")))
     run.lookup("One")
+    first = run.publish(text="Part one").remote_id
+    run.publish(text="Part two", above=(first,))
+    run.lookup("Part two", above=(first,))
     turn(run.stage, timedelta(days=2))
     run.stage.refresh(run.platform, Tokens(TOKEN))
 

@@ -18,9 +18,10 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Delivery, Draft, Platform, Processing, Published
 from shared.platforms.threads import Threads
+from tests.platforms import contract
 from tests.platforms.contract import TEXT, TOKEN, Refreshes, Uploads, classified, turn
 from tests.platforms.stage import Stage, item
-from tests.sandbox.platforms.values import Answer
+from tests.sandbox.platforms.values import Answer, Post
 
 PUBLISH = "publish container"
 FAMILY = "👩‍👩‍👧‍👦"
@@ -32,7 +33,7 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
     return {"error": error | ({"error_subcode": subcode} if subcode else {})}
 
 
-class TestThreads(Uploads, Refreshes):
+class TestThreads(Uploads, Refreshes, contract.Threads):
     platform_class = Threads
     user_id = "17841400008460056"
     create = PUBLISH
@@ -43,6 +44,10 @@ class TestThreads(Uploads, Refreshes):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"error": {"message": sentence, "type": "t", "code": 100}})
+
+    def parent(self, post: Post) -> str | None:
+        above: str | None = post.fields.get("reply_to_id")
+        return above
 
     # what is sent
 

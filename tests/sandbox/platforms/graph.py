@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import secrets
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -235,9 +235,12 @@ class ContainersDialect(GraphDialect):
         raise self.no_such(node)
 
     def find_posts(self, received: Received) -> Answer:
+        return self.listed(received, lambda post: "reply_to_id" not in post.fields)
+
+    def listed(self, received: Received, fits: Callable[[Post], bool]) -> Answer:
         user, wanted = self.owned(received, "user"), _wanted(received)
         limit = int(received.params.get("limit", "25"))
-        own = [p for p in reversed(self.posts) if p.account == user][:limit]
+        own = [p for p in reversed(self.posts) if p.account == user and fits(p)][:limit]
         cursors = {"before": "QVFI", "after": "QVFJ"}
         data = [_only(self.seen(post), wanted) for post in own]
         return Answer(200, {"data": data, "paging": {"cursors": cursors}})

@@ -1,8 +1,8 @@
 """Threads' publishing API, as far as we use it.
 
 What it is strict about: a body that is no form, text and links as it counts them, media that cannot
-be fetched, links beside media, containers that are not ready, expired, of another account or
-published before.
+be fetched, links beside media, replies to what is not there, containers that are not ready,
+expired, of another account or published before.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import unicodedata
 from dataclasses import replace
 from typing import Any
 
-from tests.sandbox.platforms.dialect import check_fields
+from tests.sandbox.platforms.dialect import Route, check_fields
 from tests.sandbox.platforms.graph import Container, ContainersDialect, timestamp
-from tests.sandbox.platforms.values import Media, Post, Received, Refused
+from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused
 
 TEXT_UNITS = 500
 ALT_TEXT_CHARS = 1000
@@ -23,7 +23,7 @@ CONTAINER_FIELDS: dict[str, type | tuple[type, ...]] = dict.fromkeys(
     (
         *("media_type", "text", "image_url", "video_url", "alt_text", "is_carousel_item"),
         *("children", "reply_control", "topic_tag", "link_attachment", "quote_post_id"),
-        *("location_id", "allowlisted_country_codes"),
+        *("location_id", "allowlisted_country_codes", "reply_to_id"),
     ),
     str,
 )
@@ -47,6 +47,13 @@ class ThreadsDialect(ContainersDialect):
     refresh_grant = "th_refresh_token"
     metric_names = frozenset({"views", "likes", "replies", "reposts", "quotes", "shares"})
 
+    def make_routes(self) -> list[Route]:
+        replies = f"GET /{self.version}/{{user}}/replies"
+        return [Route(replies, "find post", ThreadsDialect.find_replies), *super().make_routes()]
+
+    def find_replies(self, received: Received) -> Answer:
+        return self.listed(received, lambda post: "reply_to_id" in post.fields)
+
     def _form(self, received: Received, names: dict[str, Any], *required: str) -> dict[str, Any]:
         is_form = received.content_type == "application/x-www-form-urlencoded"
         form = received.form() if is_form else None
@@ -68,6 +75,9 @@ class ThreadsDialect(ContainersDialect):
             raise self.wrong("THREADS_API__LINK_LIMIT_EXCEEDED")
         if kind != "TEXT" and "link_attachment" in fields:
             raise self.wrong("(#100) Param link_attachment is for text posts only")
+        above = fields.get("reply_to_id")
+        if above is not None and not any(post.id == above for post in self.posts):
+            raise self.wrong("(#100) Param reply_to_id is not the id of a post")
         if len(fields.get("alt_text", "")) > ALT_TEXT_CHARS:
             raise self.wrong("(#100) Param alt_text is too long")
         match kind:
@@ -118,6 +128,8 @@ class ThreadsDialect(ContainersDialect):
             "permalink": f"https://www.threads.com/@acme/post/{int(post.id):x}",
             "media_type": SHOWN_AS.get(kind, kind),
         }
+        above = post.fields.get("reply_to_id")
+        shown |= {"replied_to": {"id": above}} if above else {}
         return shown | ({"text": post.text} if post.text else {})
 
 
