@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shared.platforms.base import Guarantee, Limits, Platform, Windowed
 from shared.platforms.registry import PLATFORMS, platform_class
+from tools.features import FEATURES, accounts
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -55,10 +56,11 @@ def guarantees() -> list[list[str]]:
     head = ["Platform", "Guarantee", "It rests on", "What may go wrong all the same"]
     rows = []
     for platform in _platforms():
-        for account, example in (platform.account_kinds or {"": ""}).items():
+        for account, example in accounts(platform).items():
             guarantee = platform.guarantee_for(example)
-            label = f"{platform.label}, {account}" if account else platform.label
-            rows.append([label, _kind(guarantee), guarantee.rests_on, guarantee.risk])
+            rows.append(
+                [_name(platform, account), _kind(guarantee), guarantee.rests_on, guarantee.risk]
+            )
     return [head, *rows]
 
 
@@ -77,7 +79,42 @@ def limits() -> list[list[str]]:
     return [head, *rows]
 
 
-TABLES: Mapping[str, Callable[[], list[list[str]]]] = {"guarantees": guarantees, "limits": limits}
+def features() -> list[list[str]]:
+    """What each kind of account can do."""
+    rows = [
+        [
+            _name(platform, account),
+            *("yes" if has(platform, example) else "–" for has in FEATURES.values()),
+        ]
+        for platform in _platforms()
+        for account, example in accounts(platform).items()
+    ]
+    return [["", *FEATURES], *rows]
+
+
+def reasons() -> list[list[str]]:
+    """Why a platform lacks what it lacks, and how we know what we say to it."""
+    rows = [
+        [
+            one.label,
+            "; ".join(f"*{feature}*: {why}" for feature, why in one.lacks.items()) or "nothing",
+            one.built_to,
+        ]
+        for one in _platforms()
+    ]
+    return [["Platform", "What it lacks, and why", "Built to"], *rows]
+
+
+TABLES: Mapping[str, Callable[[], list[list[str]]]] = {
+    "guarantees": guarantees,
+    "limits": limits,
+    "features": features,
+    "reasons": reasons,
+}
+
+
+def _name(platform: Platform, account: str) -> str:
+    return f"{platform.label}, {account}" if account else platform.label
 
 
 def _platforms() -> list[Platform]:

@@ -131,6 +131,8 @@ class Bluesky(Platform):
         text_unit="graphemes, at most 3000 bytes",
     )
     options = BlueskyOptions
+    link_card = "card"
+    built_to = "its published lexicons"
     threads = True
     opening = frozenset({"card", "replies"})
     refreshes = True

@@ -121,6 +121,13 @@ class Discord(Platform):
         video_items=10,
     )
     options = DiscordOptions
+    lacks: ClassVar[Mapping[str, str]] = {
+        "link card": "Discord makes its own of a link in the text",
+        "thread": "a channel is one conversation; its threads are channels of their own "
+        "(`threadId`, `threadName`)",
+        "token refresh": "neither a bot's token nor a webhook's has an end",
+    }
+    built_to = "its published OpenAPI description"
     metrics_batch = 25  # one call each
 
     def guarantee_for(self, platform_user_id: str) -> Guarantee:

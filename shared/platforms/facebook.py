@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 from pydantic import Field
@@ -103,6 +103,12 @@ class Facebook(GraphPlatform):
         },
     )
     options = FacebookOptions
+    link_card = "link"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "thread": "a page's posts follow no other; comments are not posts",
+        "token refresh": "a page's token has no end",
+    }
+    built_to = "the parameters of its published SDK; its answers by documentation alone"
     metrics_batch = 50  # of what one call may bundle
 
     # flows

@@ -7,9 +7,9 @@ Source: https://developers.facebook.com/docs/instagram-platform/content-publishi
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -79,6 +79,12 @@ class Instagram(ContainerPlatform):
         daily_posts=100,  # its own reference has shown 50: an account's `limits` may say so
     )
     options = InstagramOptions
+    lacks: ClassVar[Mapping[str, str]] = {
+        "text alone": "there is no post without media",
+        "link card": "a link in a caption is plain text",
+        "thread": "posts follow no other",
+    }
+    built_to = "the parameters of its published SDK; its answers by documentation alone"
     metric_names = METRICS
     refused_subcodes = frozenset(
         {

@@ -121,6 +121,12 @@ class LinkedIn(Platform):
         },
     )
     options = LinkedInOptions
+    link_card = "article"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "thread": "posts follow no other; comments are not posts",
+        "metrics": "a member's figures need a permission that few apps are given",
+    }
+    built_to = "documentation alone; that a duplicate is named, by what its clients report"
     # 409 is a write conflict, 426 a version of the API that is served no more:
     # {"status": 426, "code": "NONEXISTENT_VERSION", "message": "Requested version … is not active"}
     refusals = Platform.refusals | {409, 426}

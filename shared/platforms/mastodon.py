@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import httpx
 from pydantic import Field
@@ -112,6 +112,11 @@ class Mastodon(Platform):
         text_unit="graphemes; a link counts 23, a mention without its server",
     )
     options = MastodonOptions
+    lacks: ClassVar[Mapping[str, str]] = {
+        "link card": "the server makes its own of a link in the text",
+        "token refresh": "a token has no end",
+    }
+    built_to = "an OpenAPI description that is made from its documentation"
     threads = True
     metrics_batch = 25  # one call each, of the 300 in five minutes
 

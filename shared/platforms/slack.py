@@ -18,7 +18,7 @@ import re
 from base64 import b64encode
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 from pydantic import Field
@@ -152,6 +152,12 @@ class Slack(Platform):
         video_items=10,
     )
     options = SlackOptions
+    lacks: ClassVar[Mapping[str, str]] = {
+        "link card": "Slack makes its own of a link in the text; `unfurlLinks` says whether",
+        "thread": "`threadTs` replies to a message that is there; a message inside a thread "
+        "cannot be looked for",
+    }
+    built_to = "a copy of its reference pages"
     refreshes = True  # where the app has token rotation
     metrics_batch = 20  # one call each, of 50 a minute
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import httpx
 from pydantic import Field
@@ -100,6 +100,15 @@ class Telegram(Platform):
         video_items=10,
     )
     options = TelegramOptions
+    alt_text = False
+    lacks: ClassVar[Mapping[str, str]] = {
+        "link card": "Telegram makes its own of a link in the text; `linkPreview` says whether",
+        "alt text": "there is none",
+        "thread": "a channel has none; `messageThreadId` is a group's topic",
+        "metrics": "a bot is told nothing",
+        "token refresh": "a bot's token has no end",
+    }
+    built_to = "a description that is made from its reference page"
 
     # flows
 

@@ -101,6 +101,8 @@ class Threads(ContainerPlatform):
         daily_posts=250,
     )
     options = ThreadsOptions
+    link_card = "link_attachment"
+    built_to = "documentation alone; the list of replies by what its clients call"
     threads = True
     opening = frozenset(
         {"reply_control", "topic_tag", "link_attachment", "quote_post_id", "location_id"}

@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import httpx
 
@@ -107,6 +107,10 @@ class Twitter(Platform):
         text_unit="weighted: a link counts 23, CJK and emoji 2",
     )
     options = TwitterOptions
+    lacks: ClassVar[Mapping[str, str]] = {
+        "link card": "X makes its own of a link in the text",
+    }
+    built_to = "its published OpenAPI description"
     threads = True
     opening = frozenset({"reply_settings"})  # a conversation has one rule
     refreshes = True

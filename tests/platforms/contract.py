@@ -44,7 +44,19 @@ from tests.sandbox.platforms.values import Answer, Post
 
 TOKEN = "token-that-nobody-may-read"
 REFRESH_TOKEN = "refresh-token-that-nobody-may-read"
+LINK = "https://bakery.example/bread"
 TEXT = "Fresh bread (warm) at 7 & until it is gone #bakery"
+
+
+LINK_UNIT = f"{LINK} "
+UNITS = {  # what platforms count in their own ways
+    "letter": "x",
+    "emoji": "🎉",
+    "joined emoji": "👩‍👩‍👧‍👦",
+    "combining mark": "e\u0301",
+    "CJK": "日",
+    "link": LINK_UNIT,
+}
 
 
 class PlatformContract:
@@ -60,6 +72,10 @@ class PlatformContract:
     refused: ClassVar[Answer]  # an answer to `create` that refuses
     refused_code: ClassVar[str]
     wait: ClassVar[timedelta | None] = timedelta(minutes=15)  # what a throttle of 900 s comes to
+    text_chars: ClassVar[int | None] = None  # the longest text, where `media` make it shorter
+    chosen: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]]  # options, and what arrives
+    card: ClassVar[Any]  # a link card that leads to `LINK`, where an option shows one
+    counted: ClassVar[str]  # one of the platform's own names of a figure, where it tells any
 
     # the stage
 
@@ -287,12 +303,28 @@ class PlatformContract:
     def test_a_fit_draft_has_no_problems(self, platform: Platform) -> None:
         assert platform.check(self.draft()) == []
 
-    def test_the_longest_text_is_fit_and_one_more_is_not(self, platform: Platform) -> None:
-        longest = "x" * platform.limits.text_chars
+    @pytest.mark.parametrize("unit", UNITS.values(), ids=UNITS)
+    def test_what_just_fits_arrives_to_the_byte_and_one_unit_more_is_refused(
+        self, stage: Stage, platform: Platform, unit: str
+    ) -> None:
+        length = lambda text: platform.draft_length(self.draft(text=text))  # noqa: E731
+        most, first = (
+            self.text_chars or platform.limits.text_chars,
+            unit * (1 if unit == LINK_UNIT else 100),
+        )
+        while length(first) > most:
+            first = first.removesuffix(unit)
+        fits = first + "x" * (most - length(first))
 
-        assert platform.check(self.draft(text=longest)) == []
-        (problem,) = platform.check(self.draft(text=longest + "x"))
-        assert (problem.field, problem.code) == ("content", "text_too_long")
+        assert length(fits) == most
+        assert platform.check(self.draft(text=fits)) == []
+        stage.publish(platform, self.delivery(text=fits), TOKEN)
+
+        (post,) = stage.server.posts(platform.name)
+        assert post.text.encode() == fits.encode()
+        for more in ("x", unit):
+            (problem,) = platform.check(self.draft(text=f"{fits}{more}"))
+            assert (problem.field, problem.code) == ("content", "text_too_long")
 
     def test_the_most_media_are_fit_and_one_more_is_not(self, platform: Platform) -> None:
         most = tuple(item(number) for number in range(platform.limits.media_items))

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,6 +22,7 @@ from shared.domain.failures import (
 from shared.platforms.base import Delivery, Draft, Platform, Published
 from shared.platforms.bluesky import Bluesky, spans, tid
 from tests.platforms.contract import (
+    LINK,
     REFRESH_TOKEN,
     TEXT,
     TOKEN,
@@ -43,6 +44,9 @@ AT = datetime(2026, 11, 22, 10, 0, 0, 123456, UTC)
 class TestBluesky(Uploads, Refreshes, Threads):
     platform_class = Bluesky
     user_id = "did:plc:acme"
+    chosen = ({"langs": ["de"]}, {"langs": ["de"]})
+    card: ClassVar[dict[str, str]] = {"uri": LINK, "title": "Bread"}
+    counted = "likeCount"
     server = "bread.example"
     refused = Answer(400, {"error": "InvalidRecord", "message": "Record/text is not text"})
     refused_code = "InvalidRecord"

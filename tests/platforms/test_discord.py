@@ -31,6 +31,8 @@ MEGABYTE = 1024 * 1024
 class TestDiscordBot(PlatformContract):
     platform_class = Discord
     user_id = CHANNEL
+    chosen = ({"silent": True}, {"flags": 4096})
+    counted = "\N{THUMBS UP SIGN}"
     refused = Answer(403, {"message": "Missing Permissions", "code": 50013})
     refused_code = "discord_50013"
 
@@ -309,6 +311,8 @@ class TestDiscordBot(PlatformContract):
 class TestDiscordWebhook(PlatformContract):
     platform_class = Discord
     user_id = "webhook:2233"
+    chosen = ({"username": "Bread"}, {"username": "Bread"})
+    counted = "\N{THUMBS UP SIGN}"
     refused = Answer(404, {"message": "Unknown Webhook", "code": 10015})
     refused_code = "discord_10015"
 

@@ -18,7 +18,7 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Delivery, Draft, Platform, Processing, Published, ReadBack
 from shared.platforms.facebook import Facebook
-from tests.platforms.contract import TEXT, TOKEN, Uploads, classified, turn
+from tests.platforms.contract import LINK, TEXT, TOKEN, Uploads, classified, turn
 from tests.platforms.stage import Stage, item
 from tests.sandbox.platforms.values import Answer
 
@@ -34,6 +34,9 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
 class TestFacebook(Uploads):
     platform_class = Facebook
     user_id = "1000000000017"
+    chosen = ({"countries": ["DE"]}, {"targeting": {"geo_locations": {"countries": ["DE"]}}})
+    card = LINK
+    counted = "reactions"
     refused = Answer(403, meta(200))
     refused_code = "fb_200"
 

@@ -33,6 +33,8 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
 class TestInstagram(Uploads, Refreshes):
     platform_class = Instagram
     user_id = "17841400008460056"
+    chosen = ({"locationId": "213385402"}, {"location_id": "213385402"})
+    counted = "likes"
     create = PUBLISH
     upload = "create container"
     quoted = "create container"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -21,6 +21,7 @@ from shared.domain.failures import (
 from shared.platforms.base import Draft, NoGuarantee, Platform, Processing, Published, ReadBack
 from shared.platforms.linkedin import LinkedIn, little_text
 from tests.platforms.contract import (
+    LINK,
     REFRESH_TOKEN,
     TEXT,
     TOKEN,
@@ -41,6 +42,9 @@ ARTICLE = {"source": "https://bakery.example/7", "title": "Bread at 7", "descrip
 class TestLinkedIn(Uploads, RefreshesAsClient):
     platform_class = LinkedIn
     user_id = ORGANIZATION
+    chosen = ({"visibility": "CONNECTIONS"}, {"visibility": "CONNECTIONS"})
+    card: ClassVar[dict[str, str]] = {"source": LINK, "title": "Bread"}
+    counted = "likeCount"
     upload = "begin upload"
     wait = None  # LinkedIn does not say
     refused = Answer(

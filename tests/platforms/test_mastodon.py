@@ -28,6 +28,8 @@ LINK = "https://bakery.example/" + "bread" * 40
 class TestMastodon(Uploads, Threads):
     platform_class = Mastodon
     user_id = "109348684220"
+    chosen = ({"visibility": "private"}, {"visibility": "private"})
+    counted = "favourites_count"
     server = "bread.example"
     refused = Answer(422, {"error": "Validation failed: Text character limit of 500 exceeded"})
     refused_code = "http_422"

@@ -43,6 +43,8 @@ def said(error: str, *sentences: str) -> Answer:
 class SlackContract(PlatformContract):
     platform_class = Slack
     user_id = CHANNEL
+    chosen = ({"mrkdwn": True}, {"mrkdwn": True})
+    counted = "reactions"
     refused = said("restricted_action")
     refused_code = "restricted_action"
 

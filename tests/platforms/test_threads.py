@@ -19,7 +19,7 @@ from shared.domain.failures import (
 from shared.platforms.base import Delivery, Draft, Platform, Processing, Published
 from shared.platforms.threads import Threads
 from tests.platforms import contract
-from tests.platforms.contract import TEXT, TOKEN, Refreshes, Uploads, classified, turn
+from tests.platforms.contract import LINK, TEXT, TOKEN, Refreshes, Uploads, classified, turn
 from tests.platforms.stage import Stage, item
 from tests.sandbox.platforms.values import Answer, Post
 
@@ -36,6 +36,9 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
 class TestThreads(Uploads, Refreshes, contract.Threads):
     platform_class = Threads
     user_id = "17841400008460056"
+    chosen = ({"replyControl": "mentioned_only"}, {"reply_control": "mentioned_only"})
+    card = LINK
+    counted = "likes"
     create = PUBLISH
     upload = "create container"
     quoted = "create container"

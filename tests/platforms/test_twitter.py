@@ -46,6 +46,8 @@ PROBLEMS = "https://api.twitter.com/2/problems"
 class TestTwitter(Uploads, RefreshesAsClient, Threads):
     platform_class = Twitter
     user_id = "2244994945"
+    chosen = ({"replySettings": "following"}, {"reply_settings": "following"})
+    counted = "like_count"
     refused = Answer(
         403,
         {
