@@ -16,16 +16,6 @@ COMPANY = "acme"
 # A 1x1 JPEG's worth of bytes; what matters is that it is fetched and counted, not how it looks.
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffdb004300" + "08" * 64 + "ffd9")
 
-_USER_IDS = {
-    "linkedin": "urn:li:person:{}",
-    "twitter": "{}",
-    "instagram": "1784140000000{:04d}",
-    "threads": "1784150000000{:04d}",
-    "facebook": "10000000000{:04d}",
-    "slack": "C{:09d}",
-    "telegram": "-100{:010d}",
-}
-
 
 @dataclass(frozen=True)
 class Account:
@@ -57,7 +47,7 @@ class World:
         account = Account(
             id=f"{platform}-{number}",
             platform=platform,
-            user_id=user_id or _USER_IDS[platform].format(number),
+            user_id=user_id or self.stack.platforms.dialect(platform).user_id.format(number),
             access_token=f"{platform}-access-{number}",
             refresh_token=f"{platform}-refresh-{number}",
         )

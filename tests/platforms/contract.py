@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,6 +77,7 @@ class PlatformContract:
     chosen: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]]  # options, and what arrives
     card: ClassVar[Any]  # a link card that leads to `LINK`, where an option shows one
     counted: ClassVar[str]  # one of the platform's own names of a figure, where it tells any
+    nobodys: ClassVar[str] = "1"  # the id of a post that is not there
 
     # the stage
 
@@ -500,6 +502,18 @@ class RefreshesAsClient(Refreshes):
 
         with pytest.raises(PermanentError):
             stage.refresh(self.platform_class(app), self.tokens())
+
+
+def contract_of(name: str, user_id: str | None = None) -> PlatformContract:
+    """What its contract test knows of a platform; of this kind of account where it has several."""
+    found = [
+        kind
+        for kind in vars(import_module(f"tests.platforms.test_{name}")).values()
+        if inspect.isclass(kind)
+        and issubclass(kind, PlatformContract)
+        and kind.__name__.startswith("Test")
+    ]
+    return next((kind for kind in found if kind.user_id == user_id), found[0])()
 
 
 def perform(step: Any, files: Files) -> Any:

@@ -47,6 +47,7 @@ class TestBluesky(Uploads, Refreshes, Threads):
     chosen = ({"langs": ["de"]}, {"langs": ["de"]})
     card: ClassVar[dict[str, str]] = {"uri": LINK, "title": "Bread"}
     counted = "likeCount"
+    nobodys = "at://did:plc:acme/app.bsky.feed.post/1"
     server = "bread.example"
     refused = Answer(400, {"error": "InvalidRecord", "message": "Record/text is not text"})
     refused_code = "InvalidRecord"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -26,6 +24,7 @@ from tests.platforms.contract import (
     PlatformContract,
     Refreshes,
     Threads,
+    contract_of,
 )
 from tests.platforms.stage import Stage, bytes_of, item
 from tests.sandbox.platforms.values import Post
@@ -33,18 +32,6 @@ from tools.features import FEATURES, accounts, missing
 
 FILM = item(1, "video/mp4", width=4, height=3, duration_ms=2500)
 SHOWN: list[str] = []
-
-
-def contract_of(name: str, user_id: str) -> PlatformContract:
-    """What its contract test knows of a platform; of this kind of account where it has several."""
-    found = [
-        kind
-        for kind in vars(import_module(f"tests.platforms.test_{name}")).values()
-        if inspect.isclass(kind)
-        and issubclass(kind, PlatformContract)
-        and kind.__name__.startswith("Test")
-    ]
-    return next((kind for kind in found if kind.user_id == user_id), found[0])()
 
 
 @dataclass(frozen=True)

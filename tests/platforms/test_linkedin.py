@@ -45,6 +45,7 @@ class TestLinkedIn(Uploads, RefreshesAsClient):
     chosen = ({"visibility": "CONNECTIONS"}, {"visibility": "CONNECTIONS"})
     card: ClassVar[dict[str, str]] = {"source": LINK, "title": "Bread"}
     counted = "likeCount"
+    nobodys = "urn:li:share:1"
     upload = "begin upload"
     wait = None  # LinkedIn does not say
     refused = Answer(

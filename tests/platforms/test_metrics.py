@@ -22,45 +22,16 @@ from shared.platforms.facebook import Facebook
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
+from shared.platforms.registry import NAMES, platform_class
 from shared.platforms.session import Collected
 from shared.platforms.slack import Slack
 from shared.platforms.threads import Threads
 from shared.platforms.twitter import Twitter
-from tests.platforms.contract import REFRESH_TOKEN, TOKEN, turn
+from tests.platforms.contract import REFRESH_TOKEN, TOKEN, contract_of, turn
 from tests.platforms.stage import Stage, item
 from tests.platforms.test_requests_match_contracts import CONTRACTS, faults
 
-USERS = {
-    "linkedin": "urn:li:organization:2414183",
-    "twitter": "2244994945",
-    "instagram": "17841400008460056",
-    "mastodon": "109348684220",
-    "bluesky": "did:plc:acme",
-    "discord": "41771983423143937",
-    "threads": "17841400008460057",
-    "facebook": "1000000000017",
-    "slack": "C024BE91L",
-}
-ALL = [
-    *(Twitter, LinkedIn, Instagram, Mastodon, Bluesky, Discord),
-    *(Threads, Facebook, Slack),
-]
-COUNTED = {  # one of each platform's own names
-    "linkedin": "likeCount",
-    "twitter": "like_count",
-    "instagram": "likes",
-    "mastodon": "favourites_count",
-    "bluesky": "likeCount",
-    "discord": "\N{THUMBS UP SIGN}",
-    "threads": "likes",
-    "facebook": "reactions",
-    "slack": "reactions",
-}
-NOBODYS = {  # posts that are not there; else "1"
-    "linkedin": "urn:li:share:1",
-    "bluesky": "at://did:plc:acme/app.bsky.feed.post/1",
-    "slack": "C024BE91L:1503435956.000247",
-}
+ALL = [kind for kind in map(platform_class, NAMES) if kind.metrics_batch]
 SERVER = "bread.example"  # of accounts that have one
 
 
@@ -69,7 +40,8 @@ class Desk:
 
     def __init__(self, stage: Stage, kind: type[Platform], user_id: str | None = None) -> None:
         self.stage, self.name = stage, kind.name
-        self.user_id = user_id or USERS[kind.name]
+        self.contract = contract_of(kind.name)
+        self.user_id = user_id or self.contract.user_id
         stage.server.add_account(kind.name, self.user_id, TOKEN, REFRESH_TOKEN)
         self.platform = kind(stage.app(kind.name))
 
@@ -169,10 +141,10 @@ def facebook(stage: Stage) -> Desk:
 def test_every_question_and_answer_is_in_the_contract(stage: Stage, kind: type[Platform]) -> None:
     desk = Desk(stage, kind)
     first, second = desk.publish(2)
-    desk.count(first, **{COUNTED[kind.name]: 1})
+    desk.count(first, **{desk.contract.counted: 1})
 
     desk.ask([first, second])
-    desk.ask([NOBODYS.get(kind.name, "1"), second])
+    desk.ask([desk.contract.nobodys, second])
 
     assert len(stage.server.answers) >= 2
     assert [fault for exchange in stage.server.answers for fault in faults(*exchange)] == []
@@ -275,7 +247,7 @@ def test_a_post_that_linkedin_refuses_costs_no_other_post(linkedin: Desk) -> Non
 
 def test_linkedin_members_figures_are_refused_with_a_reason(linkedin: Desk) -> None:
     assert linkedin.platform.metrics_refusal("urn:li:person:1") == "member_metrics_closed"
-    assert linkedin.platform.metrics_refusal(USERS["linkedin"]) is None
+    assert linkedin.platform.metrics_refusal(linkedin.user_id) is None
 
 
 def test_a_missing_role_is_the_whole_accounts_failure(linkedin: Desk) -> None:
@@ -339,12 +311,12 @@ def test_slack_tells_reactions_and_replies(slack: Desk) -> None:
     ids = slack.publish(2)
     slack.count(ids[0], reactions=3, reply_count=2)
 
-    told = slack.told([*ids, NOBODYS["slack"]])
+    told = slack.told([*ids, slack.contract.nobodys])
 
     assert told == {
         ids[0]: {"likes": 3, "comments": 2},
         ids[1]: {"likes": 0},  # nobody reacted; of replies nothing is said
-        NOBODYS["slack"]: "message_not_found",
+        slack.contract.nobodys: "message_not_found",
     }
     assert slack.calls == 3
 

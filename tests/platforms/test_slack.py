@@ -45,6 +45,7 @@ class SlackContract(PlatformContract):
     user_id = CHANNEL
     chosen = ({"mrkdwn": True}, {"mrkdwn": True})
     counted = "reactions"
+    nobodys = f"{CHANNEL}:1503435956.000247"
     refused = said("restricted_action")
     refused_code = "restricted_action"
 

@@ -49,6 +49,7 @@ WRITE_FIELDS: dict[str, type | tuple[type, ...]] = {
 
 class BlueskyDialect(Dialect):
     name = "bluesky"
+    user_id = "did:plc:acme{}"
     access_life = timedelta(minutes=120)
 
     def clear(self) -> None:

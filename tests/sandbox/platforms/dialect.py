@@ -40,6 +40,7 @@ class Dialect:
     """One platform. Calls run one at a time, under its lock."""
 
     name: ClassVar[str]
+    user_id: ClassVar[str] = "{}"  # of an account, by its number
     access_life: ClassVar[timedelta] = timedelta(days=60)
     duplicate_window: timedelta = timedelta(hours=24)
 

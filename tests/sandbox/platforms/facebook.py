@@ -46,6 +46,7 @@ class Video:
 
 class FacebookDialect(GraphDialect):
     name = "facebook"
+    user_id = "10000000000{:04d}"
     access_life = timedelta(days=3650)  # until it is revoked
 
     def clear(self) -> None:

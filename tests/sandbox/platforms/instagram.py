@@ -31,6 +31,7 @@ CONTAINER_FIELDS: dict[str, type | tuple[type, ...]] = {
 
 class InstagramDialect(ContainersDialect):
     name = "instagram"
+    user_id = "1784140000000{:04d}"
     version = "v25.0"
     posts_path = "media"
     text_field = "caption"

@@ -58,6 +58,7 @@ class _Video:
 
 class LinkedInDialect(Dialect):
     name = "linkedin"
+    user_id = "urn:li:person:{}"
 
     def __init__(self, *about: Any) -> None:
         self.sunset: set[str] = set()  # versions that are served no more

@@ -43,6 +43,7 @@ MENTION = re.compile(r"(?<![\w/])@(\w+)(?:@[\w.-]*\w)?")
 
 class MastodonDialect(Dialect):
     name = "mastodon"
+    user_id = "109348{:06d}"
     access_life = timedelta(days=3650)  # until it is revoked
 
     def clear(self) -> None:

@@ -16,25 +16,24 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from typing import Any
 from wsgiref.handlers import format_date_time
 
+from shared.platforms.registry import PLATFORMS, platform_class
 from tests.sandbox.functions import DropConnection, Faults
-from tests.sandbox.platforms.bluesky import BlueskyDialect
 from tests.sandbox.platforms.dialect import Dialect, Now
-from tests.sandbox.platforms.discord import DiscordDialect
-from tests.sandbox.platforms.facebook import FacebookDialect
-from tests.sandbox.platforms.instagram import InstagramDialect
-from tests.sandbox.platforms.linkedin import LinkedInDialect
-from tests.sandbox.platforms.mastodon import MastodonDialect
 from tests.sandbox.platforms.misbehaviour import Kind, Misbehaviour
-from tests.sandbox.platforms.slack import SlackDialect
-from tests.sandbox.platforms.telegram import TelegramDialect
-from tests.sandbox.platforms.threads import ThreadsDialect
-from tests.sandbox.platforms.twitter import TwitterDialect
 from tests.sandbox.platforms.values import Answer, Post, Received, Refused, Token
 
-PREFIXES = {"linkedin-auth": "linkedin"}  # two hosts, one platform
+AUTH = "-auth"  # after the prefix, where tokens have a host of their own
+
+
+def _dialect(name: str) -> type[Dialect]:
+    """What the file of that name here has for the platform."""
+    module = import_module(f"tests.sandbox.platforms.{name}")
+    found: type[Dialect] = getattr(module, f"{PLATFORMS[name]}Dialect")
+    return found
 
 
 class PlatformServer:
@@ -50,26 +49,17 @@ class PlatformServer:
         self.answers: list[tuple[Received, Answer]] = []  # as they leave
         self.before: Faults[Received] = Faults()
         self.after: Faults[Received] = Faults()
-        self.linkedin = LinkedInDialect(clock, lambda: self.url)
-        self.twitter = TwitterDialect(clock, lambda: self.url)
-        self.instagram = InstagramDialect(clock, lambda: self.url)
-        self.mastodon = MastodonDialect(clock, lambda: self.url)
-        self.bluesky = BlueskyDialect(clock, lambda: self.url)
-        self.discord = DiscordDialect(clock, lambda: self.url)
-        self.facebook = FacebookDialect(clock, lambda: self.url)
-        self.threads = ThreadsDialect(clock, lambda: self.url)
-        self.slack = SlackDialect(clock, lambda: self.url)
-        self.telegram = TelegramDialect(clock, lambda: self.url)
-        dialects: tuple[Dialect, ...] = (
-            *(self.linkedin, self.twitter, self.instagram),
-            *(self.mastodon, self.bluesky, self.discord),
-            *(self.facebook, self.threads, self.slack, self.telegram),
-        )
-        self._dialects = {dialect.name: dialect for dialect in dialects}
+        self._dialects = {name: _dialect(name)(clock, lambda: self.url) for name in PLATFORMS}
         self._misbehaviours: list[Misbehaviour] = []
         self._files: dict[str, tuple[bytes, str]] = {}
         self._lock = threading.RLock()
         self._http: ThreadingHTTPServer | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """A platform's dialect, by the platform's name."""
+        if name not in PLATFORMS:
+            raise AttributeError(name)
+        return self._dialects[name]
 
     # life
 
@@ -115,25 +105,17 @@ class PlatformServer:
 
     def settings(self) -> dict[str, str]:
         """The environment that points our functions here."""
-        return {
-            "LINKEDIN_API_URL": f"{self.url}/linkedin",
-            "LINKEDIN_AUTH_URL": f"{self.url}/linkedin-auth",
-            "LINKEDIN_CLIENT_ID": self.linkedin.client_id,
-            "LINKEDIN_CLIENT_SECRET": self.linkedin.client_secret,
-            "TWITTER_API_URL": f"{self.url}/twitter",
-            "TWITTER_CLIENT_ID": self.twitter.client_id,
-            "TWITTER_CLIENT_SECRET": self.twitter.client_secret,
-            "INSTAGRAM_API_URL": f"{self.url}/instagram",
-            "BLUESKY_API_URL": f"{self.url}/bluesky/{{server}}",
-            "DISCORD_API_URL": f"{self.url}/discord",
-            "FACEBOOK_API_URL": f"{self.url}/facebook",
-            "THREADS_API_URL": f"{self.url}/threads",
-            "MASTODON_API_URL": f"{self.url}/mastodon/{{server}}",
-            "SLACK_API_URL": f"{self.url}/slack",
-            "SLACK_CLIENT_ID": self.slack.client_id,
-            "SLACK_CLIENT_SECRET": self.slack.client_secret,
-            "TELEGRAM_API_URL": f"{self.url}/telegram",
-        }
+        settings = {}
+        for name, dialect in self._dialects.items():
+            kind, upper, url = platform_class(name), name.upper(), f"{self.url}/{name}"
+            settings[f"{upper}_API_URL"] = (
+                f"{url}/{{server}}" if "{server}" in kind.api_url else url
+            )
+            settings[f"{upper}_CLIENT_ID"] = dialect.client_id
+            settings[f"{upper}_CLIENT_SECRET"] = dialect.client_secret
+            if kind.auth_url is not None:
+                settings[f"{upper}_AUTH_URL"] = f"{url}{AUTH}"
+        return settings
 
     # what there is
 
@@ -336,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = b"".join(self._read())
         path, _, query = self.path.partition("?")
         prefix, _, rest = path.removeprefix("/").partition("/")
-        name = PREFIXES.get(prefix, prefix)
+        name = prefix.removesuffix(AUTH)
         if name == "files":
             return self._send(platforms.file(rest))
         if name not in platforms._dialects:

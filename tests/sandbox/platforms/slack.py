@@ -37,6 +37,7 @@ HISTORY_PARAMS = {"channel", "oldest", "latest", "include_all_metadata", "limit"
 
 class SlackDialect(Dialect):
     name = "slack"
+    user_id = "C{:09d}"
     access_life = timedelta(hours=12)  # with token rotation
 
     def clear(self) -> None:

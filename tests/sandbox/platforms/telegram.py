@@ -57,6 +57,7 @@ TAKEN = {
 
 class TelegramDialect(Dialect):
     name = "telegram"
+    user_id = "-100{:010d}"
     access_life = timedelta(days=3650)  # until it is revoked
 
     def clear(self) -> None:

@@ -40,6 +40,7 @@ SHOWN_AS = {"TEXT": "TEXT_POST", "CAROUSEL": "CAROUSEL_ALBUM"}
 
 class ThreadsDialect(ContainersDialect):
     name = "threads"
+    user_id = "1784150000000{:04d}"
     version = "v1.0"
     posts_path = "threads"
     text_field = "text"
