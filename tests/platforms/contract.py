@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -34,11 +34,13 @@ from shared.platforms.base import (
     Draft,
     Keep,
     Platform,
+    Processing,
     PublicUrl,
     Published,
     Request,
     Size,
 )
+from tests.platforms.openapi import SERVER, contracted, faults
 from tests.platforms.stage import Files, Stage, bytes_of, item
 from tests.sandbox.clock import Clock
 from tests.sandbox.platforms.values import Answer, Post
@@ -60,6 +62,33 @@ UNITS = {  # what platforms count in their own ways
 }
 
 
+@dataclass
+class Exchange:
+    """A run of one adapter with all that it can send."""
+
+    stage: Stage
+    platform: Platform
+    user_id: str
+    since: Any
+
+    def publish(self, **changes: Any) -> Any:
+        given: dict[str, Any] = {"text": TEXT, **self._account(), **changes}
+        delivery = Delivery(**{"id": "d", "key": "k", **given})
+        outcome = self.stage.publish(self.platform, delivery, TOKEN)
+        while isinstance(outcome, Processing):
+            delivery = replace(delivery, state=outcome.state)
+            outcome = self.stage.publish(self.platform, delivery, TOKEN)
+        return outcome
+
+    def _account(self) -> dict[str, Any]:
+        return {"platform_user_id": self.user_id, "server": SERVER, "attempted_at": self.since}
+
+    def lookup(self, text: str, **changes: Any) -> None:
+        given: dict[str, Any] = self._account() | changes
+        delivery = Delivery(id="d", key="k", text=text, unsettled_since=self.since, **given)
+        self.stage.lookup(self.platform, delivery, TOKEN)
+
+
 class PlatformContract:
     """Subclass it with the platform's particulars; the tests come along."""
 
@@ -73,6 +102,7 @@ class PlatformContract:
     refused: ClassVar[Answer]  # an answer to `create` that refuses
     refused_code: ClassVar[str]
     wait: ClassVar[timedelta | None] = timedelta(minutes=15)  # what a throttle of 900 s comes to
+    calls: ClassVar[frozenset[str]]  # all those that `everything` makes
     text_chars: ClassVar[int | None] = None  # the longest text, where `media` make it shorter
     chosen: ClassVar[tuple[Mapping[str, Any], Mapping[str, Any]]]  # options, and what arrives
     card: ClassVar[Any]  # a link card that leads to `LINK`, where an option shows one
@@ -141,6 +171,19 @@ class PlatformContract:
 
         assert len(stage.marks) == 1
         assert len(stage.server.calls(platform.name, self.create)) == 1
+
+    def everything(self, run: Exchange) -> None:
+        """Each kind of request that the adapter sends."""
+        raise NotImplementedError
+
+    @contracted
+    def test_every_request_and_answer_is_in_the_contract(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        self.everything(Exchange(stage, platform, self.user_id, stage.server.clock.now()))
+
+        assert {received.call for received, _ in stage.server.answers} == self.calls
+        assert [fault for exchange in stage.server.answers for fault in faults(*exchange)] == []
 
     # refused
 

@@ -26,6 +26,7 @@ from tests.platforms.contract import (
     REFRESH_TOKEN,
     TEXT,
     TOKEN,
+    Exchange,
     Refreshes,
     Threads,
     Uploads,
@@ -44,6 +45,7 @@ AT = datetime(2026, 11, 22, 10, 0, 0, 123456, UTC)
 class TestBluesky(Uploads, Refreshes, Threads):
     platform_class = Bluesky
     user_id = "did:plc:acme"
+    calls = frozenset({"upload", "resolve handle", "create post", "find post", "refresh"})
     chosen = ({"langs": ["de"]}, {"langs": ["de"]})
     card: ClassVar[dict[str, str]] = {"uri": LINK, "title": "Bread"}
     counted = "likeCount"
@@ -57,6 +59,26 @@ class TestBluesky(Uploads, Refreshes, Threads):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"error": "InvalidRequest", "message": sentence})
+
+    def everything(self, run: Exchange) -> None:
+        run.stage.server.bluesky.handles["roll.example"] = "did:plc:roll"
+        card = {"uri": "https://a.example", "title": "Bread", "description": "Warm"}
+        options = {
+            "langs": ["en", "de"],
+            "labels": ["nudity"],
+            "card": card,
+            "replies": ["followers"],
+        }
+        run.publish(text="@roll.example @no.example https://a.example #bread", options=options)
+        run.publish(
+            key="2", media=(item(1, alt_text="A loaf", width=4, height=3), item(2, "image/png"))
+        )
+        run.publish(key="3", media=(item(1, "video/mp4", alt_text="Rising", width=4, height=3),))
+        run.lookup(TEXT, state=run.stage.kept[-1])
+        first = run.publish(text="Part one", key="4").remote_id
+        second = run.publish(text="Part two", key="5", above=(first,)).remote_id
+        run.publish(text="Part three", key="6", above=(first, second))
+        run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN, server=self.server))
 
     def parent(self, post: Post) -> str | None:
         uri: str | None = post.fields.get("reply", {}).get("parent", {}).get("uri")

@@ -17,7 +17,7 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Draft, NoGuarantee, Platform, Published, Windowed
 from shared.platforms.discord import Discord
-from tests.platforms.contract import TEXT, TOKEN, PlatformContract, classified, turn
+from tests.platforms.contract import TEXT, TOKEN, Exchange, PlatformContract, classified, turn
 from tests.platforms.stage import Stage, bytes_of, item
 from tests.sandbox.platforms.dialect import multipart
 from tests.sandbox.platforms.discord import GUILD, HOOKED_CHANNEL
@@ -31,6 +31,7 @@ MEGABYTE = 1024 * 1024
 class TestDiscordBot(PlatformContract):
     platform_class = Discord
     user_id = CHANNEL
+    calls = frozenset({"create post", "read channel", "who am I", "find post"})
     chosen = ({"silent": True}, {"flags": 4096})
     counted = "\N{THUMBS UP SIGN}"
     refused = Answer(403, {"message": "Missing Permissions", "code": 50013})
@@ -38,6 +39,12 @@ class TestDiscordBot(PlatformContract):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"message": sentence, "code": 50035})
+
+    def everything(self, run: Exchange) -> None:
+        run.publish(key="1", options={"silent": True, "suppressEmbeds": True}, server=None)
+        run.publish(key="2", text="Several", media=(item(1), item(2, alt_text="A roll")))
+        run.publish(key="3", text="", media=(item(1, "video/mp4"),))
+        run.lookup("Several", media=(item(1), item(2)))
 
     # what is sent
 
@@ -311,6 +318,7 @@ class TestDiscordBot(PlatformContract):
 class TestDiscordWebhook(PlatformContract):
     platform_class = Discord
     user_id = "webhook:2233"
+    calls = frozenset({"create post", "read channel"})
     chosen = ({"username": "Bread"}, {"username": "Bread"})
     counted = "\N{THUMBS UP SIGN}"
     refused = Answer(404, {"message": "Unknown Webhook", "code": 10015})
@@ -318,6 +326,11 @@ class TestDiscordWebhook(PlatformContract):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"message": sentence, "code": 50035})
+
+    def everything(self, run: Exchange) -> None:
+        options = {"username": "Bread", "avatarUrl": "https://a.example/b.png", "threadId": "77"}
+        run.publish(options=options, server=None)
+        run.publish(options={"threadName": "Bread"}, media=(item(1, alt_text="A loaf"),))
 
     def test_a_webhook_is_waited_for_and_has_no_nonce(
         self, stage: Stage, platform: Platform

@@ -18,7 +18,7 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Delivery, Draft, Platform, Processing, Published, ReadBack
 from shared.platforms.facebook import Facebook
-from tests.platforms.contract import LINK, TEXT, TOKEN, Uploads, classified, turn
+from tests.platforms.contract import LINK, TEXT, TOKEN, Exchange, Uploads, classified, turn
 from tests.platforms.stage import Stage, item
 from tests.sandbox.platforms.values import Answer
 
@@ -34,6 +34,12 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
 class TestFacebook(Uploads):
     platform_class = Facebook
     user_id = "1000000000017"
+    calls = frozenset(
+        {
+            *("upload", "create post", "read post", "create video", "read video"),
+            "find post",
+        }
+    )
     chosen = ({"countries": ["DE"]}, {"targeting": {"geo_locations": {"countries": ["DE"]}}})
     card = LINK
     counted = "reactions"
@@ -42,6 +48,15 @@ class TestFacebook(Uploads):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"error": {"message": sentence, "type": "t", "code": 100}})
+
+    def everything(self, run: Exchange) -> None:
+        run.publish(options={"link": "https://a.example", "countries": ["DE", "FR"]})
+        run.publish(text="One", media=(item(1, alt_text="A loaf"),))
+        run.publish(text="", media=(item(1), item(2, "image/png")))
+        run.stage.server.misbehave("facebook", "create video", "processing", polls=1)
+        options = {"title": "Rising", "countries": ["DE"]}
+        run.publish(text="A film", media=(item(1, "video/mp4"),), options=options)
+        run.lookup("One", media=(item(1),))
 
     # what is sent
 

@@ -18,7 +18,7 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Delivery, Draft, Platform, Processing, Published
 from shared.platforms.instagram import Instagram
-from tests.platforms.contract import TEXT, TOKEN, Refreshes, Uploads, classified, turn
+from tests.platforms.contract import TEXT, TOKEN, Exchange, Refreshes, Uploads, classified, turn
 from tests.platforms.stage import Stage, item
 from tests.sandbox.platforms.values import Answer
 
@@ -33,6 +33,12 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
 class TestInstagram(Uploads, Refreshes):
     platform_class = Instagram
     user_id = "17841400008460056"
+    calls = frozenset(
+        {
+            *("create container", "read container", "publish container"),
+            *("read post", "find post", "refresh"),
+        }
+    )
     chosen = ({"locationId": "213385402"}, {"location_id": "213385402"})
     counted = "likes"
     create = PUBLISH
@@ -43,6 +49,17 @@ class TestInstagram(Uploads, Refreshes):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"error": {"message": sentence, "type": "t", "code": 100}})
+
+    def everything(self, run: Exchange) -> None:
+        options: dict[str, Any] = {"locationId": "213385402", "collaborators": ["butter"]}
+        run.stage.server.misbehave("instagram", "create container", "processing", polls=1)
+        run.publish(media=(item(1, alt_text="A loaf"),), options=options)
+        run.publish(text="Several", media=(item(1), item(2, alt_text="A roll")))
+        options = {"shareToFeed": True, "thumbOffset": 10}
+        run.publish(text="A film", media=(item(1, "video/mp4"),), options=options)
+        run.lookup("A film")
+        turn(run.stage, timedelta(days=2))
+        run.stage.refresh(run.platform, Tokens(TOKEN))
 
     # what is sent
 

@@ -25,6 +25,7 @@ from tests.platforms.contract import (
     REFRESH_TOKEN,
     TEXT,
     TOKEN,
+    Exchange,
     RefreshesAsClient,
     Uploads,
     classified,
@@ -42,6 +43,9 @@ ARTICLE = {"source": "https://bakery.example/7", "title": "Bread at 7", "descrip
 class TestLinkedIn(Uploads, RefreshesAsClient):
     platform_class = LinkedIn
     user_id = ORGANIZATION
+    calls = frozenset(
+        {"begin upload", "upload", "read media", "create post", "find post", "refresh"}
+    )
     chosen = ({"visibility": "CONNECTIONS"}, {"visibility": "CONNECTIONS"})
     card: ClassVar[dict[str, str]] = {"source": LINK, "title": "Bread"}
     counted = "likeCount"
@@ -55,6 +59,21 @@ class TestLinkedIn(Uploads, RefreshesAsClient):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"status": 400, "message": sentence})
+
+    def everything(self, run: Exchange) -> None:
+        run.publish()
+        run.publish(text="(One) #image", media=(item(1, alt_text="A loaf"),))
+        run.publish(text="Several", media=(item(1), item(2, alt_text="A roll")))
+        article = {"source": "https://a.example", "title": "Bread", "description": "Warm"}
+        options = {
+            "article": article,
+            "visibility": "CONNECTIONS",
+            "isReshareDisabledByAuthor": True,
+        }
+        run.publish(text="An article", options=options)
+        run.publish(text="A film", media=(item(1, "video/mp4", size_bytes=5 * MEGABYTE),))
+        run.lookup("An article")
+        run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
     # what is sent
 

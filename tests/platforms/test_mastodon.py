@@ -17,7 +17,7 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Draft, Platform, Processing, Published, Windowed
 from shared.platforms.mastodon import Mastodon
-from tests.platforms.contract import TEXT, TOKEN, Threads, Uploads, classified, turn
+from tests.platforms.contract import TEXT, TOKEN, Exchange, Threads, Uploads, classified, turn
 from tests.platforms.stage import Stage, bytes_of, item
 from tests.sandbox.platforms.values import Answer, Post
 
@@ -28,6 +28,7 @@ LINK = "https://bakery.example/" + "bread" * 40
 class TestMastodon(Uploads, Threads):
     platform_class = Mastodon
     user_id = "109348684220"
+    calls = frozenset({"upload", "read media", "create post", "find post"})
     chosen = ({"visibility": "private"}, {"visibility": "private"})
     counted = "favourites_count"
     server = "bread.example"
@@ -36,6 +37,18 @@ class TestMastodon(Uploads, Threads):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(422, {"error": sentence})
+
+    def everything(self, run: Exchange) -> None:
+        options = {"visibility": "private", "spoilerText": "W", "sensitive": True, "language": "en"}
+        run.publish(options=options)
+        run.publish(text="One", key="2", media=(item(1, alt_text="A loaf"),))
+        run.publish(text="", key="3", media=(item(1), item(2, "image/png")))
+        run.stage.server.misbehave("mastodon", "upload", "processing", polls=1)
+        run.publish(text="A film", key="4", media=(item(1, "video/mp4"),))
+        run.lookup("One", media=(item(1),))
+        first = run.publish(text="Part one", key="5").remote_id
+        run.publish(text="Part two", key="6", above=(first,))
+        run.lookup("Part two", above=(first,))
 
     def parent(self, post: Post) -> str | None:
         above: str | None = post.fields.get("in_reply_to_id")

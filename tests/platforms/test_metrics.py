@@ -28,8 +28,8 @@ from shared.platforms.slack import Slack
 from shared.platforms.threads import Threads
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TOKEN, contract_of, turn
+from tests.platforms.openapi import contracted, faults
 from tests.platforms.stage import Stage, item
-from tests.platforms.test_requests_match_contracts import CONTRACTS, faults
 
 ALL = [kind for kind in map(platform_class, NAMES) if kind.metrics_batch]
 SERVER = "bread.example"  # of accounts that have one
@@ -136,7 +136,7 @@ def facebook(stage: Stage) -> Desk:
     return Desk(stage, Facebook)
 
 
-@pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts")
+@contracted
 @pytest.mark.parametrize("kind", ALL)
 def test_every_question_and_answer_is_in_the_contract(stage: Stage, kind: type[Platform]) -> None:
     desk = Desk(stage, kind)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.domain.accounts import Tokens
 from shared.domain.failures import (
     AuthExpiredError,
     OutcomeUnknownError,
@@ -21,14 +22,15 @@ from tests.platforms.contract import (
     REFRESH_TOKEN,
     TEXT,
     TOKEN,
+    Exchange,
     PlatformContract,
     RefreshesAsClient,
     Uploads,
     classified,
     turn,
 )
+from tests.platforms.openapi import CONTRACTS
 from tests.platforms.stage import Stage, bytes_of, item
-from tests.platforms.test_requests_match_contracts import CONTRACTS
 from tests.sandbox.platforms.values import Answer
 
 CHANNEL = "C024BE91L"
@@ -43,6 +45,12 @@ def said(error: str, *sentences: str) -> Answer:
 class SlackContract(PlatformContract):
     platform_class = Slack
     user_id = CHANNEL
+    calls = frozenset(
+        {
+            *("begin upload", "upload", "create post", "read file", "read permalink"),
+            *("find post", "refresh"),
+        }
+    )
     chosen = ({"mrkdwn": True}, {"mrkdwn": True})
     counted = "reactions"
     nobodys = f"{CHANNEL}:1503435956.000247"
@@ -51,6 +59,18 @@ class SlackContract(PlatformContract):
 
     def quoting(self, sentence: str) -> Answer:
         return said("invalid_blocks", f"[ERROR] {sentence}")
+
+    def everything(self, run: Exchange) -> None:
+        options = {"unfurlLinks": True, "unfurlMedia": False}
+        parent = run.publish(options=options).remote_id.rpartition(":")[2]
+        run.publish(options={"threadTs": parent, "replyBroadcast": True, "mrkdwn": True})
+        run.publish(text="One", media=(item(1, alt_text="A loaf"),))
+        run.stage.server.misbehave("slack", "create post", "processing", polls=1)
+        files = (item(1), item(2, "video/mp4"))
+        run.publish(text="Several", options={"threadTs": parent, "mrkdwn": True}, media=files)
+        run.lookup(TEXT)
+        run.lookup("Several", media=files, state=run.stage.kept[-1])
+        run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
 
 class TestSlackFiles(SlackContract, Uploads, RefreshesAsClient):

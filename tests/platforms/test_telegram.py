@@ -17,7 +17,7 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Draft, NoGuarantee, Platform, Published
 from shared.platforms.telegram import Telegram, shown
-from tests.platforms.contract import TEXT, TOKEN, PlatformContract, classified
+from tests.platforms.contract import TEXT, TOKEN, Exchange, PlatformContract, classified
 from tests.platforms.stage import Stage, bytes_of, item
 from tests.sandbox.platforms.dialect import multipart
 from tests.sandbox.platforms.telegram import chat_number
@@ -36,12 +36,23 @@ def no(number: int, description: str, **parameters: Any) -> Answer:
 class TelegramContract(PlatformContract):
     platform_class = Telegram
     user_id = CHANNEL
+    calls = frozenset({"create post"})
     chosen = ({"disableNotification": True}, {"disable_notification": True})
     refused = no(400, "Bad Request: need administrator rights in the channel chat")
     refused_code = "telegram_400"
 
     def quoting(self, sentence: str) -> Answer:
         return no(400, f"Bad Request: {sentence}")
+
+    def everything(self, run: Exchange) -> None:
+        run.publish()
+        options = {"parseMode": "HTML", "linkPreview": False, "disableNotification": True}
+        topic = {"protectContent": True, "messageThreadId": 7}
+        run.publish(text="<b>Warm</b>", options=options | topic)
+        run.publish(media=(item(1),), options=options)
+        run.publish(media=(item(1, "image/gif"),), options=topic)
+        run.publish(media=(item(1, "video/mp4", width=4, height=3, duration_ms=2000),))
+        run.publish(media=(item(1), item(2, "video/mp4")), options=topic)
 
     @pytest.mark.parametrize(
         ("sentence", "said"),

@@ -19,7 +19,16 @@ from shared.domain.failures import (
 from shared.platforms.base import Delivery, Draft, Platform, Processing, Published
 from shared.platforms.threads import Threads
 from tests.platforms import contract
-from tests.platforms.contract import LINK, TEXT, TOKEN, Refreshes, Uploads, classified, turn
+from tests.platforms.contract import (
+    LINK,
+    TEXT,
+    TOKEN,
+    Exchange,
+    Refreshes,
+    Uploads,
+    classified,
+    turn,
+)
 from tests.platforms.stage import Stage, item
 from tests.sandbox.platforms.values import Answer, Post
 
@@ -36,6 +45,12 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
 class TestThreads(Uploads, Refreshes, contract.Threads):
     platform_class = Threads
     user_id = "17841400008460056"
+    calls = frozenset(
+        {
+            *("create container", "read container", "publish container"),
+            *("read post", "find post", "refresh"),
+        }
+    )
     chosen = ({"replyControl": "mentioned_only"}, {"reply_control": "mentioned_only"})
     card = LINK
     counted = "likes"
@@ -47,6 +62,20 @@ class TestThreads(Uploads, Refreshes, contract.Threads):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"error": {"message": sentence, "type": "t", "code": 100}})
+
+    def everything(self, run: Exchange) -> None:
+        options: dict[str, Any] = {"replyControl": "followers_only", "topicTag": "Bread"}
+        shown_to = {"allowlistedCountryCodes": ["DE"], "linkAttachment": "https://a.example"}
+        run.publish(options=options | shown_to | {"locationId": "2", "quotePostId": "18"})
+        run.stage.server.misbehave("threads", "create container", "processing", polls=1)
+        run.publish(text="One", media=(item(1, alt_text="A loaf"),), options=options)
+        run.publish(text="", media=(item(1), item(2, "video/mp4", alt_text="Rising")))
+        run.lookup("One")
+        first = run.publish(text="Part one").remote_id
+        run.publish(text="Part two", above=(first,))
+        run.lookup("Part two", above=(first,))
+        turn(run.stage, timedelta(days=2))
+        run.stage.refresh(run.platform, Tokens(TOKEN))
 
     def parent(self, post: Post) -> str | None:
         above: str | None = post.fields.get("reply_to_id")

@@ -28,6 +28,7 @@ from tests.platforms.contract import (
     REFRESH_TOKEN,
     TEXT,
     TOKEN,
+    Exchange,
     RefreshesAsClient,
     Threads,
     Uploads,
@@ -46,6 +47,12 @@ PROBLEMS = "https://api.twitter.com/2/problems"
 class TestTwitter(Uploads, RefreshesAsClient, Threads):
     platform_class = Twitter
     user_id = "2244994945"
+    calls = frozenset(
+        {
+            *("begin upload", "upload", "end upload", "read media", "describe media"),
+            *("create post", "find post", "refresh"),
+        }
+    )
     chosen = ({"replySettings": "following"}, {"reply_settings": "following"})
     counted = "like_count"
     refused = Answer(
@@ -60,6 +67,21 @@ class TestTwitter(Uploads, RefreshesAsClient, Threads):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"status": 400, "detail": sentence, "title": "Invalid Request"})
+
+    def everything(self, run: Exchange) -> None:
+        options = {"replySettings": "verified", "madeWithAi": True, "paidPartnership": False}
+        run.publish(options=options)
+        run.publish(text="One", media=(item(1, alt_text="A loaf"),))
+        run.publish(text="", media=(item(1), item(2, "image/png")))
+        run.stage.server.misbehave("twitter", "end upload", "processing", polls=2)
+        run.publish(text="A film", media=(item(1, "image/gif"),))
+        run.publish(text="A long film", media=(item(2, "video/mp4", size_bytes=5 * MEGABYTE),))
+        run.lookup("One", media=(item(1),))
+        first = run.publish(text="Part one").remote_id
+        second = run.publish(text="Part two", above=(first,)).remote_id
+        run.publish(text="Part three", above=(first, second))
+        run.lookup("Part three", above=(first, second))
+        run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
     def parent(self, post: Post) -> str | None:
         above: str | None = post.fields.get("reply", {}).get("in_reply_to_tweet_id")
