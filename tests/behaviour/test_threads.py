@@ -452,6 +452,7 @@ def test_what_cannot_follow_in_time_is_partial(world: World) -> None:
     latest = world.stack.clock.now() + timedelta(hours=1)
 
     post_id = order(world, account, latestAt=latest.isoformat())
+    world.stack.settle()
     world.stack.turn(timedelta(hours=1, minutes=3))
     missed = world.delivery(post_id, account)
 
