@@ -16,9 +16,9 @@ up:  ## The same system until Ctrl-C, with curl lines to paste and a log to read
 	@PYTHON="$(PYTHON)" tools/set-up runtime
 	@exec $(RUN) tests.sandbox up $(ARGS)
 
-test:  ## Every test (ARGS="tests/domain -k leases" chooses)
+test:  ## Every test, on as many systems as cores, 4 at most (ARGS="tests/domain -k leases" chooses)
 	@PYTHON="$(PYTHON)" tools/set-up dev
-	@exec $(RUN) pytest $(ARGS)
+	@exec $(RUN) pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 check:  ## Lint, format, types
 	@PYTHON="$(PYTHON)" tools/set-up dev

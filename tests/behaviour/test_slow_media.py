@@ -35,7 +35,7 @@ def test_a_video_that_was_accepted_is_asked_for_and_never_sent_again(world: Worl
     )
 
     assert (accepted["status"], accepted["attemptsSpent"]) == ("accepted", 0)
-    assert (waiting["status"], waiting["errorCode"]) == ("waiting", "throttled")
+    assert (waiting["status"], waiting["errorCode"]) == ("accepted", "throttled")
     assert edited.status_code == 409
     (post,) = platforms.posts("facebook")
     delivery = world.delivery(post_id, page)
