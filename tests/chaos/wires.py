@@ -86,7 +86,9 @@ class Process:
 
     def enter(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._inside < self._at_once and not self._doomed)
+            self._changed.wait_for(
+                lambda: self._inside < self._at_once and not self._doomed, PATIENCE_SECONDS
+            )
             self._inside += 1
 
     def leave(self) -> None:
@@ -103,9 +105,9 @@ class Process:
                 lambda: self._deaths > deaths or self._doomed == self._inside, PATIENCE_SECONDS
             )
             if self._deaths == deaths:
-                self._kill()
                 self._deaths, self._doomed = deaths + 1, 0
                 self._changed.notify_all()
+                self._kill()
 
 
 class Wires:
