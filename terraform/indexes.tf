@@ -9,6 +9,7 @@ locals {
       ["companyId", "status", "scheduledAt"],
     ]
     publishLogs = [
+      ["accountId", "sweepAt"],
       ["accountId", "status", "publishedAt"],
       ["platform", "status", "-publishedAt"],
     ]
@@ -19,6 +20,9 @@ locals {
       ["accountId", "-createdAt"],
       ["reason", "-createdAt"],
       ["status", "updatedAt"],
+    ]
+    socialAccounts = [
+      ["status", "refreshAt"],
     ]
     analyticsSyncJobs = [
       ["completedAt", "createdAt"],

@@ -167,6 +167,9 @@ class World:
     def promote(self) -> dict[str, Any]:
         return self._maintain("/promote")
 
+    def refresh(self) -> dict[str, Any]:
+        return self._maintain("/refresh")
+
     def _maintain(self, path: str) -> dict[str, Any]:
         answer = self.stack.post("maintain", path, {}, role="scheduler")
         assert answer.status_code == 200, answer.text

@@ -11,7 +11,7 @@ from shared.edge.answers import Answer
 from shared.edge.bodies import Nothing
 from shared.edge.console_requests import JobTask
 from shared.edge.serve import SCHEDULER, TASKS, Context, Route, admits, serve
-from shared.jobs import controls, jobs_queue, promote, redrive, retention, sweep
+from shared.jobs import controls, jobs_queue, promote, redrive, refresh, retention, sweep
 
 LASTS = timedelta(seconds=500)
 
@@ -30,6 +30,10 @@ def handle_promote(_: Nothing, context: Context) -> Answer:
     return Answer(200, promote.run(context.rt, context.ends_at))
 
 
+def handle_refresh(_: Nothing, context: Context) -> Answer:
+    return Answer(200, refresh.run(context.rt, context.ends_at))
+
+
 def handle_retention(_: Nothing, context: Context) -> Answer:
     return Answer(200, retention.run(context.rt, context.ends_at))
 
@@ -45,6 +49,7 @@ def handle_job(task: JobTask, context: Context) -> Answer:
 ROUTES = {
     "/sweep": Route(Nothing, handle_sweep, admits=admits(SCHEDULER), lasts=LASTS),
     "/promote": Route(Nothing, handle_promote, admits=admits(SCHEDULER), lasts=LASTS),
+    "/refresh": Route(Nothing, handle_refresh, admits=admits(SCHEDULER), lasts=LASTS),
     "/retention": Route(Nothing, handle_retention, admits=admits(SCHEDULER), lasts=LASTS),
     "/jobs/run": Route(JobTask, handle_job, admits=admits(TASKS), lasts=LASTS),
 }

@@ -10,6 +10,7 @@ from shared.edge.requests import (
     ConnectRequest,
     DisconnectRequest,
     EditRequest,
+    ForecastQuery,
     ListQuery,
     MediaRequest,
     RescheduleRequest,
@@ -18,7 +19,7 @@ from shared.edge.requests import (
     StatusQuery,
 )
 from shared.edge.serve import BACKEND, Context, Route, admits, serve
-from shared.jobs import accounts, commands, media, schedule, status
+from shared.jobs import accounts, commands, forecasts, media, schedule, status
 from shared.jobs.commands import Edit, Retry, Which
 from shared.jobs.schedule import Order
 
@@ -110,6 +111,11 @@ def handle_disconnect(body: DisconnectRequest, context: Context) -> Answer:
     return Answer(200, accounts.disconnect(body.company_id, body.account_id, context.rt))
 
 
+def handle_forecast(query: ForecastQuery, context: Context) -> Answer:
+    told = forecasts.of_company(query.company_id, query.cursor, query.limit, context.rt)
+    return Answer(200, told)
+
+
 def handle_media(body: MediaRequest, context: Context) -> Answer:
     asset = body.asset(context.rt.now())
     return Answer(200, media.register(body.media_asset_id, asset, context.rt))
@@ -138,6 +144,7 @@ ROUTES = {
     "/posts": Route(ListQuery, handle_posts, admits=BY_BACKEND, method="GET"),
     "/accounts/connect": Route(ConnectRequest, handle_connect, admits=BY_BACKEND),
     "/accounts/disconnect": Route(DisconnectRequest, handle_disconnect, admits=BY_BACKEND),
+    "/accounts/forecast": Route(ForecastQuery, handle_forecast, admits=BY_BACKEND, method="GET"),
     "/media": Route(MediaRequest, handle_media, admits=BY_BACKEND),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -51,7 +51,8 @@ class RefreshRefusal(Value):
 class SocialAccount(Record):
     """`socialAccounts/{accountId}`. `paused_until` is in epoch milliseconds, so that `Maximum`
     can raise it without a read; so is `next_free_at`, where the account's backlog has come to.
-    `limits` are those that are not its platform's: `textChars`, `mediaItems`."""
+    `limits` are those that are not its platform's: `textChars`, `mediaItems`, `dailyPosts`.
+    `refresh_at` is when a newer token is fetched, whether or not a post needs one then."""
 
     company_id: str
     platform: str
@@ -63,6 +64,7 @@ class SocialAccount(Record):
     token_version: int = 1
     token_expires_at: Instant | None = None
     refreshable: bool = False
+    refresh_at: Instant | None = None
     refresh_refusal: RefreshRefusal | None = None
     paused_until: int = 0
     next_free_at: int = 0
@@ -78,6 +80,14 @@ class SocialAccount(Record):
             and refusal.token_version == self.token_version
             and now >= refusal.at + REFRESH_LOCK
         )
+
+    @property
+    def usable_until(self) -> datetime | None:
+        """When what comes due on this account begins to fail, unless its owner connects it again:
+        None for never, the beginning of time for one that fails already."""
+        if self.status is not AccountStatus.ACTIVE:
+            return datetime.min.replace(tzinfo=UTC)
+        return None if self.refreshable else self.token_expires_at
 
 
 def pause_until(wanted: datetime, now: datetime) -> int:

@@ -126,11 +126,18 @@ class ListQuery(Body):
     limit: int = Field(default=50, ge=1, le=200)
 
 
+class ForecastQuery(Body):
+    company_id: Id
+    cursor: str | None = None
+    limit: int = Field(default=50, ge=1, le=200)
+
+
 class LimitsBody(Body):
     """What an account may do that differs from its platform."""
 
     text_chars: int | None = Field(default=None, ge=1, le=TEXT_CHARS)
     media_items: int | None = Field(default=None, ge=1, le=MOST_MEDIA)
+    daily_posts: int | None = Field(default=None, ge=1)
 
 
 class ConnectRequest(Body):

@@ -11,7 +11,7 @@ from shared.domain import keys
 from shared.domain.accounts import AccountStatus, SocialAccount, Tokens
 from shared.domain.failures import ConflictError, JobError, Problem, RefusedError
 from shared.domain.markers import Keyed
-from shared.jobs import commands
+from shared.jobs import commands, refresh
 from shared.jobs.commands import Retry, Which
 from shared.platforms.base import is_server
 from shared.runtime import Runtime
@@ -61,6 +61,7 @@ def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
             token_version=before.token_version + 1 if before else 1,
             token_expires_at=wanted.tokens.expires_at,
             refreshable=platform.refreshable(wanted.tokens),
+            refresh_at=refresh.due(platform, wanted.tokens, now),
             limits=_limits(wanted, before),
             created_at=before.created_at if before else now,
             updated_at=now,

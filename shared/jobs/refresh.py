@@ -7,8 +7,11 @@ lost its lock must not lose the only token there is.
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from shared.domain.accounts import (
     REFRESH_AGAIN,
@@ -17,11 +20,19 @@ from shared.domain.accounts import (
     SocialAccount,
     Tokens,
 )
-from shared.domain.failures import AuthExpiredError, TransientError
+from shared.domain.failures import (
+    AuthExpiredError,
+    PlatformError,
+    TransientError,
+    UnavailableError,
+)
 from shared.platforms.base import Platform
 from shared.runtime import Runtime
+from shared.security.tokens import UnsealError
 from shared.store.accounts import Sealed
 from shared.store.firestore import fresh_id
+
+AT_ONCE = 8  # refreshes side by side: each is a second of waiting for a platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,9 @@ def _exchange(
         refresh_token=grant.refresh_token or tokens.refresh_token,
         expires_at=rt.now() + lasts if lasts else None,
     )
-    sealed = Sealed(rt.vault.seal(fresh, account_id), fresh.expires_at, refreshable=True)
+    sealed = Sealed(
+        rt.vault.seal(fresh, account_id), fresh.expires_at, due(platform, fresh, rt.now())
+    )
     if not rt.store.accounts.store_tokens(account_id, sealed, used_version=used_version):
         newer = _newer(account_id, used_version, rt)  # a reconnect wins over what we fetched
         return newer if isinstance(newer, Renewed) else _wait(rt, REFRESH_AGAIN, "token_changed")
@@ -117,6 +130,57 @@ def _exchange(
 
 def _wait(rt: Runtime, length: timedelta, code: str) -> Wait:
     return Wait(rt.now() + length, TransientError("The token is being refreshed.", code=code))
+
+
+def due(platform: Platform, tokens: Tokens, now: datetime) -> datetime | None:
+    """When a newer token is to be fetched, needed or not; None where there is nothing to fetch."""
+    if tokens.expires_at is None or not platform.refreshable(tokens):
+        return None
+    return platform.refresh_at(tokens.expires_at, now)
+
+
+def run(rt: Runtime, ends_at: float) -> dict[str, Any]:
+    """Refresh what ends soon, so that no post waits for it: the longest due first, a few at a time,
+    until none is left or the time is up (monotonic seconds). What fails is due again next time."""
+    counts = dict.fromkeys(("refreshed", "expired", "waiting", "failed"), 0)
+    after: tuple[datetime, str] | None = None
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        while time.monotonic() < ends_at:
+            page = rt.store.accounts.to_refresh(after, AT_ONCE)
+            if not page:
+                break
+            for outcome in pool.map(lambda one: _refresh(one[0], one[1], rt, ends_at), page):
+                counts[outcome] += 1
+            last_id, last = page[-1]
+            assert last.refresh_at is not None  # the query asks for those that have one
+            after = (last.refresh_at, last_id)
+    done: dict[str, Any] = {**counts}
+    rt.log.event("refresh.done", **done)
+    return {"success": True, **done}
+
+
+def _refresh(account_id: str, account: SocialAccount, rt: Runtime, ends_at: float) -> str:
+    """What became of one account's token."""
+    platform = rt.platforms.get(account.platform)
+    version = account.token_version
+    if platform is None:
+        return "failed"
+    if account.refused_for_good(rt.now()):
+        expire(account_id, used_version=version, platform=account.platform, rt=rt)
+        return "expired"
+    try:
+        renewed = renew(platform, account_id, used_version=version, rt=rt, ends_at=ends_at)
+    except (PlatformError, UnsealError, UnavailableError) as error:
+        rt.log.event(
+            "account.refresh_failed",
+            type(error).__name__,
+            severity="WARNING",
+            accountId=account_id,
+            platform=account.platform,
+            code=getattr(error, "code", None),
+        )
+        return "failed"
+    return "refreshed" if isinstance(renewed, Renewed) else "waiting"
 
 
 def expire(account_id: str, *, used_version: int, platform: str, rt: Runtime) -> None:

@@ -15,6 +15,7 @@ from shared.domain.markers import Keyed
 from shared.domain.media import MediaItem
 from shared.domain.posts import ScheduledPost, Target
 from shared.domain.schedules import Plan, plan
+from shared.jobs import forecasts
 from shared.jobs.publish import tell_failed
 from shared.observability import trace_of
 from shared.platforms.base import Draft
@@ -44,11 +45,16 @@ def create(order: Order, rt: Runtime, traceparent: str) -> dict[str, Any]:
     refuse_repeats(order)
     keyed = Keyed("schedule_post", order.company_id, order.idempotency_key, order.fingerprint)
     post_id = "p" + fresh_id() + fresh_id()
+
+    def decide(around: Surroundings, now: datetime) -> Creation:
+        made = creation(order, around, now, rt, post_id, traceparent)
+        return _with_cap_warnings(made, order, around, rt)
+
     stored = rt.store.posts.create(
         keyed,
         account_ids=[target.account_id for target in order.targets],
         asset_ids=order.media_asset_ids,
-        decide=lambda around, now: creation(order, around, now, rt, post_id, traceparent),
+        decide=decide,
     )
     logs: Sequence[PublishLog] = stored.logs
     if stored.replayed:
@@ -112,7 +118,7 @@ def creation(
             "cloud_task_names": tuple(log.wake().task_id for log in logs),
         }
     )
-    warnings = _warnings(order, around, when)
+    warnings = _token_warnings(order, around, when)
     return Creation(post_id, post, logs, _response(post_id, post, logs, when, warnings))
 
 
@@ -218,23 +224,37 @@ def _log(
     )
 
 
-def _warnings(order: Order, around: Surroundings, when: Plan) -> list[dict[str, str]]:
-    warnings = []
-    for index, target in enumerate(order.targets):
-        account = around.accounts[target.account_id]
-        ends_at = account.token_expires_at
-        if ends_at is not None and ends_at < when.due_at and not account.refreshable:
-            warnings.append(
-                {
-                    "field": f"platforms[{index}].accountId",
-                    "code": "token_ends_before",
-                    "message": (
-                        f"The token of {target.account_id!r} ends at {ends_at.isoformat()}, before "
-                        "the post is due, and cannot be refreshed. Reconnect the account by then."
-                    ),
-                }
-            )
-    return warnings
+def _token_warnings(order: Order, around: Surroundings, when: Plan) -> list[dict[str, str]]:
+    warnings = [
+        forecasts.token_warning(
+            f"platforms[{index}].accountId",
+            target.account_id,
+            around.accounts[target.account_id],
+            when.due_at,
+        )
+        for index, target in enumerate(order.targets)
+    ]
+    return [warning for warning in warnings if warning is not None]
+
+
+def _with_cap_warnings(made: Creation, order: Order, around: Surroundings, rt: Runtime) -> Creation:
+    """A count for each account whose daily cap is known; it is the only thing that costs more
+    round trips than the read and the commit."""
+    warnings = [
+        forecasts.cap_warning(
+            f"platforms[{index}].accountId",
+            target.account_id,
+            around.accounts[target.account_id],
+            made.post.scheduled_at,
+            rt,
+        )
+        for index, target in enumerate(order.targets)
+    ]
+    found = [warning for warning in warnings if warning is not None]
+    if not found:
+        return made
+    told = {**made.response, "warnings": [*made.response["warnings"], *found]}
+    return replace(made, response=told)
 
 
 def _response(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from shared.domain import keys, posts
+from shared.domain import cursors, posts
 from shared.domain.deliveries import PublishLog
-from shared.domain.failures import Problem, RefusedError
 from shared.domain.posts import PostStatus, ScheduledPost
 from shared.runtime import Runtime
 
@@ -40,13 +36,13 @@ def of_company(
         status=status,
         since=since,
         until=until,
-        after=_parse_cursor(cursor) if cursor else None,
+        after=cursors.decode(cursor),
         limit=limit,
     )
     return {
         "success": True,
         "posts": [_summary(post_id, post, post.results) for post_id, post in page.posts],
-        "nextCursor": _cursor(page.last) if page.last else None,
+        "nextCursor": cursors.encode(*page.last) if page.last else None,
     }
 
 
@@ -104,19 +100,3 @@ def _json(document: Mapping[str, Any]) -> dict[str, Any]:
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in document.items()
     }
-
-
-def _cursor(last: tuple[datetime, str]) -> str:
-    return base64.urlsafe_b64encode(json.dumps([last[0].isoformat(), last[1]]).encode()).decode()
-
-
-def _parse_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        at, post_id = json.loads(base64.urlsafe_b64decode(cursor))
-        parsed = datetime.fromisoformat(at)
-        if parsed.tzinfo is None or not keys.is_document_id(post_id):
-            raise ValueError("not ours")
-        return parsed.astimezone(UTC), post_id
-    except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error):
-        sentence = "cursor is not one that this route gave. Start again without it."
-        raise RefusedError([Problem("cursor", "cursor_invalid", sentence)]) from None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -41,7 +41,7 @@ class Draft:
     """What is to be posted, as far as limits can be checked before there is a delivery.
 
     `platform_user_id` tells the kind of account where a platform has several; `limits` are the
-    account's own, where they differ from its platform's: `textChars`, `mediaItems`.
+    account's own, where they differ from its platform's: `textChars`, `mediaItems`, `dailyPosts`.
     """
 
     text: str
@@ -229,7 +229,8 @@ class Limits:
     """What a platform refuses, counted as it counts.
 
     `media_types` maps a content type to the largest size in bytes. `required_media`: a post without
-    media is refused. `mixed_media`: images and videos may stand together.
+    media is refused. `mixed_media`: images and videos may stand together. `daily_posts`: how many
+    an account may publish in any 24 h; beyond, the platform makes it wait.
     """
 
     text_chars: int
@@ -239,7 +240,11 @@ class Limits:
     required_text: bool = False
     mixed_media: bool = False
     video_items: int = 1
+    daily_posts: int | None = None
 
+
+READ_METRICS = "read metrics"  # the call's name, in each adapter
+TROUBLES_IN_A_ROW = 3  # by then it is not the post
 
 _ID = re.compile(r"[\w:.\-]*")
 _CREDENTIALS = frozenset({"access_token", "refresh_token", "client_secret"})
@@ -319,6 +324,9 @@ class App:
     auth_url: str | None = None
 
 
+REFRESH_AHEAD = timedelta(minutes=30)  # two runs of `maintain/refresh`
+
+
 class Platform:
     """One platform's dialect. Subclasses fill in the class attributes and the flows."""
 
@@ -362,6 +370,34 @@ class Platform:
         """
         raise NotImplementedError(self.name)
 
+    def metrics_one_by_one(
+        self,
+        remote_ids: Iterable[str],
+        ask: Callable[[str], Request],
+        read: Callable[[str, httpx.Response], Reading | Unread],
+    ) -> MetricsFlow:
+        """`metrics` where each post takes a call of its own. A post that makes trouble is passed
+        over once another one has shown that the platform itself is well."""
+        troubled: list[str] = []
+        told = 0
+        for remote_id in remote_ids:
+            reply = yield Call(ask(remote_id), READ_METRICS, optional=True)
+            if reply is None:
+                troubled.append(remote_id)
+                if len(troubled) == TROUBLES_IN_A_ROW:
+                    break
+                continue
+            for earlier in troubled:
+                yield Unread(earlier, "no_answer")
+            troubled.clear()
+            told += 1
+            yield read(remote_id, reply)
+        if troubled and (not told or len(troubled) == TROUBLES_IN_A_ROW):
+            message = f"{self.label} does not tell the numbers of posts"
+            raise TransientError(message, code="no_answer")
+        for remote_id in troubled:
+            yield Unread(remote_id, "no_answer")
+
     def metrics_refusal(self, platform_user_id: str) -> str | None:
         """Why the metrics of this kind of account cannot be read, as a code; None if they can."""
         return None
@@ -373,6 +409,10 @@ class Platform:
     def refreshable(self, tokens: Tokens) -> bool:
         """Whether these tokens can be exchanged for newer ones without their owner."""
         return self.refreshes and tokens.refresh_token is not None
+
+    def refresh_at(self, ends_at: datetime, now: datetime) -> datetime:
+        """When a token stored now that ends then is exchanged, if no post needs it before."""
+        return ends_at - REFRESH_AHEAD
 
     # where it answers
 
@@ -449,6 +489,7 @@ class Platform:
         own = {
             "text_chars": draft.limits.get("textChars"),
             "media_items": draft.limits.get("mediaItems"),
+            "daily_posts": draft.limits.get("dailyPosts"),
         }
         return replace(self.limits, **{name: most for name, most in own.items() if most})
 

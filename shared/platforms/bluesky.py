@@ -1,7 +1,7 @@
 """Bluesky, by the AT Protocol: records in the account's repository, on its own server (PDS).
 
 Source: the lexicons com.atproto.repo.*, com.atproto.server.refreshSession, app.bsky.feed.post,
-app.bsky.richtext.facet, app.bsky.embed.*; https://docs.bsky.app/docs/tutorials/video,
+app.bsky.feed.getPosts, app.bsky.richtext.facet, app.bsky.embed.*; https://docs.bsky.app/docs/tutorials/video,
 …/docs/advanced-guides/rate-limits; the reference server (`@atproto/pds` 0.5.35) for what they
 leave open.
 """
@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 import httpx
 from pydantic import Field
@@ -28,6 +29,7 @@ from shared.domain.failures import (
 )
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
+    READ_METRICS,
     Call,
     Delivery,
     Draft,
@@ -36,12 +38,17 @@ from shared.platforms.base import (
     Grant,
     Keep,
     Limits,
+    MetricsFlow,
+    MetricsQuery,
     Options,
     Platform,
     Published,
+    Reading,
     RefreshFlow,
     Request,
     Step,
+    Unread,
+    answered_at,
     fields_of,
 )
 from shared.platforms.graphemes import graphemes
@@ -54,6 +61,14 @@ ACCESS_LASTS = timedelta(minutes=120)
 BLOBS_LAST = timedelta(minutes=5)  # "deleted if it is not referenced within (eg, minutes)"
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
 TOKEN_REFUSED = frozenset({"ExpiredToken", "InvalidToken", "AuthFactorTokenRequired"})  # by a 400
+
+METRICS = {  # ours and theirs
+    "likes": "likeCount",
+    "shares": "repostCount",
+    "comments": "replyCount",
+    "quotes": "quoteCount",
+    "saves": "bookmarkCount",
+}
 
 UNIX = datetime(1970, 1, 1, tzinfo=UTC)
 TID_DIGITS = "234567abcdefghijklmnopqrstuvwxyz"
@@ -111,6 +126,7 @@ class Bluesky(Platform):
     )
     options = BlueskyOptions
     refreshes = True
+    metrics_batch = 25
 
     # flows
 
@@ -218,6 +234,20 @@ class Bluesky(Platform):
         if since is not None and made_at is not None and made_at < since - CLOCKS_APART:
             made_at = None  # when the record was made, which may be long before it was sent
         return Published(found["uri"], _permalink(delivery, key), made_at, found=True)
+
+    def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
+        """The account's server hands the question on to the one that counts. What is gone is simply
+        not among the answers."""
+        uris = urlencode([("uris", uri) for uri in query.remote_ids])
+        url = f"{self._xrpc(query.server, 'app.bsky.feed.getPosts')}?{uris}"
+        reply = yield Call(Request("GET", url, _auth(token)), READ_METRICS)
+        told = {post["uri"]: post for post in reply.json()["posts"]}
+        for uri in query.remote_ids:
+            if uri in told:
+                numbers = {ours: told[uri].get(theirs) for ours, theirs in METRICS.items()}
+                yield Reading(uri, numbers, answered_at(reply))
+            else:
+                yield Unread(uri, "not_found")
 
     def refresh(self, tokens: Tokens) -> RefreshFlow:
         if tokens.refresh_token is None:

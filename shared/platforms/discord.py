@@ -25,19 +25,25 @@ from shared.domain.failures import (
     TransientError,
 )
 from shared.platforms.base import (
+    READ_METRICS,
     Call,
     Delivery,
     Draft,
     Flow,
     Guarantee,
     Limits,
+    MetricsFlow,
+    MetricsQuery,
     NoGuarantee,
     Options,
     Platform,
     Published,
+    Reading,
     Request,
     Step,
+    Unread,
     Windowed,
+    answered_at,
     fields_of,
 )
 
@@ -55,6 +61,7 @@ SUPPRESS_EMBEDS, SUPPRESS_NOTIFICATIONS = 1 << 2, 1 << 12
 WEBHOOK = "webhook:"
 
 TOKEN_REFUSED = frozenset({50014, 50027})  # a bot's; a webhook's
+UNKNOWN_MESSAGE = 10008
 THROTTLED = frozenset({20016, 20028, 20029})  # slow mode; what a channel, a guild may write
 PASSING = frozenset({40006, 40333})  # switched off on their side; blocked before it
 
@@ -99,6 +106,7 @@ class Discord(Platform):
         video_items=10,
     )
     options = DiscordOptions
+    metrics_batch = 25  # one call each
 
     def guarantee_for(self, platform_user_id: str) -> Guarantee:
         """A webhook takes no nonce, and cannot read what it wrote."""
@@ -109,10 +117,10 @@ class Discord(Platform):
     def publish(self, delivery: Delivery, token: str) -> Flow:
         options = DiscordOptions.model_validate(delivery.options)
         message = _message(delivery, options)
-        params = None
+        params, part = None, "/messages"
         if _is_webhook(delivery.platform_user_id):
             # Without `wait` the answer is 204 with no id, whether or not the message was kept.
-            params = {"wait": "true"}
+            params, part = {"wait": "true"}, ""
             if options.thread_id:
                 params["thread_id"] = options.thread_id
             message |= options.model_dump(
@@ -120,7 +128,7 @@ class Discord(Platform):
             )
         else:
             message |= {"nonce": _nonce(delivery.key), "enforce_nonce": True}
-        create = self._request("POST", delivery, token, "/messages", params)
+        create = self._request("POST", delivery.platform_user_id, token, part, params)
         reply = yield Call(_with_body(create, delivery, message), "create post", commits=True)
         sent = reply.json()
         link = yield from self._permalink(delivery, token, sent)
@@ -132,7 +140,7 @@ class Discord(Platform):
         """A message does not name its guild; the channel, or the webhook, does."""
         message_id, channel, guild = sent["id"], sent.get("channel_id"), delivery.server
         if guild is None:
-            read = self._request("GET", delivery, token)
+            read = self._request("GET", delivery.platform_user_id, token)
             reply = yield Call(read, "read channel", optional=True)
             guild = fields_of(reply).get("guild_id") if reply is not None else None
         if guild is None or channel is None:
@@ -146,7 +154,7 @@ class Discord(Platform):
         me = Request("GET", f"{self.app.api_url}/users/@me", _bot(token))
         author = (yield Call(me, "who am I")).json()["id"]
         params = {"limit": "100", "after": str(_snowflake(since))}
-        read = self._request("GET", delivery, token, "/messages", params)
+        read = self._request("GET", delivery.platform_user_id, token, "/messages", params)
         reply = yield Call(read, "find post")
         found = [
             post
@@ -163,20 +171,34 @@ class Discord(Platform):
         link = yield from self._permalink(delivery, token, found[0])
         return Published(found[0]["id"], link, _made_at(found[0]["id"]), found=True)
 
+    def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
+        """Reactions are all that a message tells; without any, it does not speak of them."""
+
+        def ask(message_id: str) -> Request:
+            account = query.platform_user_id
+            return self._request("GET", account, token, f"/messages/{message_id}")
+
+        def read(message_id: str, reply: httpx.Response) -> Reading | Unread:
+            if reply.status_code == 404:  # let pass by `classify`
+                return Unread(message_id, "not_found", self.message(reply))
+            likes = sum(reaction["count"] for reaction in reply.json().get("reactions", []))
+            return Reading(message_id, {"likes": likes}, answered_at(reply))
+
+        return self.metrics_one_by_one(query.remote_ids, ask, read)
+
     def _request(
         self,
         method: str,
-        delivery: Delivery,
+        account: str,
         token: str,
         part: str = "",
         params: Mapping[str, str] | None = None,
     ) -> Request:
         """To the channel, or to the webhook: that one's token is a part of its address."""
-        account = delivery.platform_user_id
         if not _is_webhook(account):
             url = f"{self.app.api_url}/channels/{account}{part}"
             return Request(method, url, _bot(token), params)
-        url = f"{self.app.api_url}/webhooks/{account.removeprefix(WEBHOOK)}/{token}"
+        url = f"{self.app.api_url}/webhooks/{account.removeprefix(WEBHOOK)}/{token}{part}"
         return Request(method, url, {"User-Agent": USER_AGENT}, params, secrets=(token,))
 
     # reading answers
@@ -187,6 +209,8 @@ class Discord(Platform):
             return None
         body: Mapping[str, Any] = reply.json()
         number, _ = body.get("code", 0), body["message"]  # a page of a proxy has no such words
+        if call.name == READ_METRICS and number == UNKNOWN_MESSAGE:
+            return None
         about: dict[str, Any] = {"code": self.code(reply) or f"http_{status}", "status": status}
         message = self.said(call, reply)
         if number in TOKEN_REFUSED:

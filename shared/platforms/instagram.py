@@ -29,6 +29,7 @@ from shared.domain.failures import (
 )
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
+    READ_METRICS,
     Call,
     Delivery,
     Draft,
@@ -54,13 +55,14 @@ from shared.platforms.base import (
 
 VERSION = "v25.0"
 MEGABYTE = 1024 * 1024
+REFRESH_AHEAD = timedelta(days=7)
+REFRESH_AGE = timedelta(hours=25)  # a token younger than a day is not exchanged
 HASHTAGS = 30
 MENTIONS = 20
 ALT_TEXT_CHARS = 1000
 TALLEST, WIDEST = 4 / 5, 1.91  # width by height of a feed image
 SHORTEST_REEL, LONGEST_REEL = timedelta(seconds=3), timedelta(minutes=15)
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
-READ_METRICS = "read metrics"
 METRICS = {  # ours and theirs, without those that ask for a kind of media
     "views": "views",
     "reach": "reach",
@@ -70,7 +72,6 @@ METRICS = {  # ours and theirs, without those that ask for a kind of media
     "shares": "shares",
     "engagements": "total_interactions",
 }
-TROUBLES_IN_A_ROW = 3  # by then it is not the post
 
 CHECK_IMAGE = timedelta(seconds=10)
 CHECK_VIDEO = timedelta(minutes=1)  # as often as the documentation asks for
@@ -139,6 +140,7 @@ class Instagram(Platform):
             "video/quicktime": 300 * MEGABYTE,
         },
         required_media=True,
+        daily_posts=100,  # its own reference has shown 50: an account's `limits` may say so
     )
     options = InstagramOptions
     refreshes = True
@@ -274,34 +276,18 @@ class Instagram(Platform):
         return Published(post["id"], post.get("permalink"), made_at, found=True)
 
     def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
-        """One call for each post. A post that makes trouble is passed over once another one has
-        shown that Instagram itself is well."""
-        troubled: list[str] = []
-        told = 0
-        for media_id in query.remote_ids:
+        def ask(media_id: str) -> Request:
             params = {"metric": ",".join(METRICS.values())}
-            url = f"{self._graph}/{media_id}/insights"
-            request = Request("GET", url, _auth(token), params=params)
-            reply = yield Call(request, READ_METRICS, optional=True)
-            if reply is None:
-                troubled.append(media_id)
-                if len(troubled) == TROUBLES_IN_A_ROW:
-                    break
-                continue
-            for earlier in troubled:
-                yield Unread(earlier, "no_answer")
-            troubled.clear()
-            told += 1
+            return Request("GET", f"{self._graph}/{media_id}/insights", _auth(token), params=params)
+
+        def read(media_id: str, reply: httpx.Response) -> Reading | Unread:
             if reply.status_code < 400:
-                yield Reading(media_id, _metrics(reply))
-            elif _error(reply)["code"] == TOO_FEW_VIEWERS:  # let pass by `classify`
-                yield Reading(media_id, {})
-            else:
-                yield Unread(media_id, self.code(reply) or "refused", self.message(reply))
-        if troubled and (not told or len(troubled) == TROUBLES_IN_A_ROW):
-            raise TransientError("Instagram does not tell the insights", code="no_answer")
-        for media_id in troubled:
-            yield Unread(media_id, "no_answer")
+                return Reading(media_id, _metrics(reply))
+            if _error(reply)["code"] == TOO_FEW_VIEWERS:  # let pass by `classify`
+                return Reading(media_id, {})
+            return Unread(media_id, self.code(reply) or "refused", self.message(reply))
+
+        return self.metrics_one_by_one(query.remote_ids, ask, read)
 
     def refresh(self, tokens: Tokens) -> RefreshFlow:
         """The access token itself is exchanged, while it is alive and at least a day old."""
@@ -311,6 +297,10 @@ class Instagram(Platform):
         reply = yield Call(request, "refresh")
         body = reply.json()
         return Grant(body["access_token"], expires_in=timedelta(seconds=body["expires_in"]))
+
+    def refresh_at(self, ends_at: datetime, now: datetime) -> datetime:
+        """Long before its end: there is no refresh token, and one that has ended is lost."""
+        return max(ends_at - REFRESH_AHEAD, now + REFRESH_AGE)
 
     @property
     def _graph(self) -> str:

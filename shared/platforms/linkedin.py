@@ -31,6 +31,7 @@ from shared.domain.failures import (
 )
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
+    READ_METRICS,
     Call,
     Delivery,
     Draft,
@@ -63,7 +64,6 @@ CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
 RESERVED = re.compile(r"[\\|{}@\[\]()<>#*_~]")
 HASHTAG = re.compile(r"(?<![\w/&?=])#(?=\w*[^\W\d_])[^\W_]+")
 WRITTEN_TAG = re.compile(r"\{hashtag\|\\?#\|([^}]*)\}")  # how posts that are read back show a tag
-READ_METRICS = "read metrics"
 POST_URN = re.compile(r"urn:li:(?:share|ugcPost):(\d+)")
 
 

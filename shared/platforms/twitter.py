@@ -30,6 +30,7 @@ from shared.domain.failures import (
 )
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
+    READ_METRICS,
     Call,
     Delivery,
     Draft,
@@ -63,7 +64,6 @@ RATE_LIMITED = 88
 DUPLICATE = 187
 LINK = r"\S*\w\.\w\S*"  # as written, with or without https://
 SHORT_LINK = re.compile(r"https://t\.co/\w+")
-READ_METRICS = "read metrics"
 # Of the last 30 days X tells an author more of each post; asked of an older one it is a fault.
 PRIVATE_FOR = timedelta(days=29)
 # Version 2.167 of the API renames the one to the other; which the service takes, it says itself.

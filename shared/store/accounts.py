@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shared.domain import leases
 from shared.domain.accounts import AccountStatus, RefreshRefusal, SocialAccount
 from shared.domain.dead_letters import DeadLetter, LetterStatus
+from shared.domain.deliveries import PublishLog, Status
 from shared.domain.failures import NotFoundError
 from shared.domain.records import SCHEMA_VERSION
 from shared.store import queries
+from shared.store.deliveries import parse
 from shared.store.firestore import (
     Firestore,
     LostRaceError,
+    Snapshot,
     UncertainError,
     Write,
     fresh_id,
@@ -28,7 +32,14 @@ class Sealed:
 
     token: str
     expires_at: datetime | None
-    refreshable: bool
+    refresh_at: datetime | None
+
+
+_NO_ORDER = datetime.min.replace(tzinfo=UTC)  # a query by id alone ignores the instant
+
+
+def _account(seen: Snapshot) -> tuple[str, SocialAccount]:
+    return seen.id, SocialAccount.model_validate(seen.to_dict())
 
 
 class Accounts:
@@ -80,7 +91,7 @@ class Accounts:
             "status": str(AccountStatus.ACTIVE),
             "sealedToken": sealed.token,
             "tokenExpiresAt": sealed.expires_at,
-            "refreshable": sealed.refreshable,
+            "refreshAt": sealed.refresh_at,
             "tokenVersion": used_version + 1,
             "refreshRefusal": None,
         }
@@ -176,6 +187,66 @@ class Accounts:
             self._db.commit([Write(ref, data, guard=seen.update_time)])
         except (LostRaceError, UncertainError):
             return
+
+    def to_refresh(
+        self, after: tuple[datetime, str] | None, limit: int
+    ) -> list[tuple[str, SocialAccount]]:
+        """Accounts whose tokens are to be refreshed by now, longest due first, behind `after`."""
+        query = queries.page(
+            self._db,
+            queries.TO_REFRESH,
+            str(AccountStatus.ACTIVE),
+            optional={},
+            until=self._db.read_the_time(),
+            after=after,
+            limit=limit,
+        )
+        return [_account(seen) for seen in self._db.query(query)]
+
+    def of_company(
+        self, company_id: str, after: str | None, limit: int
+    ) -> list[tuple[str, SocialAccount]]:
+        """A company's accounts by id, behind `after`."""
+        query = queries.page(
+            self._db,
+            queries.ACCOUNTS_OF_COMPANY,
+            company_id,
+            optional={},
+            after=(_NO_ORDER, after) if after else None,
+            limit=limit,
+        )
+        return [_account(seen) for seen in self._db.query(query)]
+
+    def due_after(self, account_id: str, at: datetime, limit: int) -> list[PublishLog]:
+        """The account's open deliveries that fall due after `at`, soonest first."""
+        query = queries.build(self._db, queries.OPEN_BY_ACCOUNT, account_id, since=at, limit=limit)
+        logs = [parse(seen) for seen in self._db.query(query)]
+        return [log for log in logs if log.due_at > at]
+
+    def posts_between(self, account_id: str, since: datetime, until: datetime, most: int) -> int:
+        """How many the account has published, and has still to publish, in that time; counted up
+        to `most` each. What is open stands in the index by when the sweep looks for it."""
+        planned = queries.build(
+            self._db,
+            queries.OPEN_BY_ACCOUNT,
+            account_id,
+            since=since + leases.SWEEP_GRACE,
+            until=until + leases.SWEEP_GRACE,
+            limit=most,
+        )
+        count = self._db.count(planned)
+        if count >= most or since > self._db.clock.now():
+            return count
+        published = queries.build(
+            self._db,
+            queries.PUBLISHED_BY_ACCOUNT,
+            account_id,
+            str(Status.SUCCESS),
+            since=since,
+            until=until,
+            limit=most,
+        )
+        return count + self._db.count(published)
 
     def letters(self, account_id: str, reason: str, limit: int) -> list[DeadLetter]:
         """An account's open dead letters with this reason."""

@@ -220,13 +220,8 @@ class Deliveries:
         return self._up_to_now(queries.TO_PROMOTE, limit)
 
     def _up_to_now(self, query: queries.Query, limit: int) -> list[PublishLog]:
-        self._tell_the_time()
-        built = queries.build(self._db, query, until=self._db.clock.now(), limit=limit)
+        built = queries.build(self._db, query, until=self._db.read_the_time(), limit=limit)
         return [parse(snapshot) for snapshot in self._db.query(built)]
-
-    def _tell_the_time(self) -> None:
-        """A query that finds nothing brings no read time; one small read does."""
-        self._db.read([self._db.ref("controls", "publish")])
 
     def promoted(self, log: PublishLog) -> None:
         """The task exists: nothing is left to promote. Losing a race means that it was moved."""

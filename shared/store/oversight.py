@@ -29,8 +29,7 @@ class Oversight:
 
     def counts(self) -> dict[str, int]:
         """Open letters, overdue deliveries, and how many deliveries are in each troubled state."""
-        self._db.read([self._db.ref("controls", "publish")])  # brings the time
-        now = self._db.clock.now()
+        now = self._db.read_the_time()
         counted = {
             "openDeadLetters": self._count(queries.OPEN_LETTERS, str(LetterStatus.OPEN)),
             "overdue": self._count(queries.TO_SWEEP, until=now),

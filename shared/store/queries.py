@@ -39,7 +39,9 @@ STALE_POSTS = Query("scheduledPosts", equal=("open", "status"))
 POSTS = Query("scheduledPosts", equal=("companyId",), order="scheduledAt")
 POSTS_BY_STATUS = Query("scheduledPosts", equal=("companyId", "status"), order="scheduledAt")
 ACCOUNT_LETTERS = Query("deadLetters", equal=("accountId", "reason", "status"))
+OPEN_BY_ACCOUNT = Query("publishLogs", equal=("accountId",), order="sweepAt")
 PUBLISHED_BY_ACCOUNT = Query("publishLogs", equal=("accountId", "status"), order="publishedAt")
+TO_REFRESH = Query("socialAccounts", equal=("status",), order="refreshAt")
 ACCOUNTS = Query("socialAccounts")
 ACCOUNTS_OF_COMPANY = Query("socialAccounts", equal=("companyId",))
 ACCOUNTS_OF_PLATFORM = Query("socialAccounts", equal=("platform",))
@@ -84,7 +86,9 @@ QUERIES = (
     POSTS,
     POSTS_BY_STATUS,
     ACCOUNT_LETTERS,
+    OPEN_BY_ACCOUNT,
     PUBLISHED_BY_ACCOUNT,
+    TO_REFRESH,
     ACCOUNTS,
     ACCOUNTS_OF_COMPANY,
     ACCOUNTS_OF_PLATFORM,

@@ -203,9 +203,9 @@ BROKEN: list[tuple[checks.Check, Break | None, Change | None, str]] = [
     ),
     (
         checks.settings,
-        setting("maintain", LINKEDIN_CLIENT_ID="app"),
+        setting("bulk", LINKEDIN_CLIENT_ID="app"),
         None,
-        "maintain is given LINKEDIN_CLIENT_ID and speaks to no platform",
+        "bulk is given LINKEDIN_CLIENT_ID and speaks to no platform",
     ),
     (
         checks.settings,
@@ -217,8 +217,8 @@ BROKEN: list[tuple[checks.Check, Break | None, Change | None, str]] = [
     (
         checks.uses,
         None,
-        changed("maintain", uses=frozenset({"createTasks", "orderQueues", "tokens"})),
-        "maintain reaches tokens, which its `uses` does not say",
+        changed("bulk", uses=frozenset({"createTasks", "files", "tokens"})),
+        "bulk reaches tokens, which its `uses` does not say",
     ),
     (
         checks.uses,

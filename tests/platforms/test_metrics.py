@@ -16,8 +16,11 @@ from shared.domain.failures import (
     TransientError,
 )
 from shared.platforms.base import Delivery, MetricsQuery, Platform, Published, Reading, Unread
+from shared.platforms.bluesky import Bluesky
+from shared.platforms.discord import Discord
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
+from shared.platforms.mastodon import Mastodon
 from shared.platforms.session import Collected
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TOKEN, turn
@@ -28,15 +31,28 @@ USERS = {
     "linkedin": "urn:li:organization:2414183",
     "twitter": "2244994945",
     "instagram": "17841400008460056",
+    "mastodon": "109348684220",
+    "bluesky": "did:plc:acme",
+    "discord": "41771983423143937",
 }
+ALL = [Twitter, LinkedIn, Instagram, Mastodon, Bluesky, Discord]
+COUNTED = {  # one of each platform's own names
+    "linkedin": "likeCount",
+    "twitter": "like_count",
+    "instagram": "likes",
+    "mastodon": "favourites_count",
+    "bluesky": "likeCount",
+    "discord": "\N{THUMBS UP SIGN}",
+}
+SERVER = "bread.example"  # of accounts that have one
 
 
 class Desk:
     """One account on one platform, its posts, and the question for their numbers."""
 
-    def __init__(self, stage: Stage, kind: type[Platform]) -> None:
+    def __init__(self, stage: Stage, kind: type[Platform], user_id: str | None = None) -> None:
         self.stage, self.name = stage, kind.name
-        self.user_id = USERS[kind.name]
+        self.user_id = user_id or USERS[kind.name]
         stage.server.add_account(kind.name, self.user_id, TOKEN, REFRESH_TOKEN)
         self.platform = kind(stage.app(kind.name))
 
@@ -46,7 +62,13 @@ class Desk:
         ids = []
         for number in range(count):
             delivery = Delivery(
-                f"d-{number}", "k", f"Post {number}", platform_user_id=self.user_id, media=media
+                f"d-{number}",
+                f"k-{number}",
+                f"Post {number}",
+                platform_user_id=self.user_id,
+                media=media,
+                server=SERVER,
+                attempted_at=self.stage.server.clock.now(),
             )
             published = self.stage.publish(self.platform, delivery, TOKEN)
             assert isinstance(published, Published)
@@ -59,7 +81,7 @@ class Desk:
 
     def ask(self, ids: list[str], token: str = TOKEN) -> Collected:
         asked_at = self.stage.server.clock.now()
-        query = MetricsQuery(self.user_id, tuple(ids), asked_at)
+        query = MetricsQuery(self.user_id, tuple(ids), asked_at, SERVER)
         ends_at = time.monotonic() + 10
         return self.stage.driver.metrics(self.platform, query, token, ends_at=ends_at)
 
@@ -95,15 +117,31 @@ def instagram(stage: Stage) -> Desk:
     return Desk(stage, Instagram)
 
 
+@pytest.fixture
+def mastodon(stage: Stage) -> Desk:
+    return Desk(stage, Mastodon)
+
+
+@pytest.fixture
+def bluesky(stage: Stage) -> Desk:
+    return Desk(stage, Bluesky)
+
+
+@pytest.fixture
+def discord(stage: Stage) -> Desk:
+    return Desk(stage, Discord)
+
+
 @pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts")
-@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram])
+@pytest.mark.parametrize("kind", ALL)
 def test_every_question_and_answer_is_in_the_contract(stage: Stage, kind: type[Platform]) -> None:
     desk = Desk(stage, kind)
     first, second = desk.publish(2)
-    desk.count(first, likes=1, likeCount=1, like_count=1)
+    desk.count(first, **{COUNTED[kind.name]: 1})
+    nobody = {"linkedin": "urn:li:share:1", "bluesky": "at://did:plc:acme/app.bsky.feed.post/1"}
 
     desk.ask([first, second])
-    desk.ask(["1" if kind is not LinkedIn else "urn:li:share:1", second])
+    desk.ask([nobody.get(kind.name, "1"), second])
 
     assert len(stage.server.answers) >= 2
     assert [fault for exchange in stage.server.answers for fault in faults(*exchange)] == []
@@ -263,10 +301,68 @@ def test_an_instagram_that_is_down_is_not_asked_for_every_post(instagram: Desk) 
     assert (collected.told, instagram.calls) == ({}, 3)
 
 
+# Mastodon
+
+
+def test_a_mastodon_server_is_asked_for_one_status_at_a_time(mastodon: Desk) -> None:
+    ids = mastodon.publish(2)
+    mastodon.count(ids[0], favourites_count=3, reblogs_count=2, replies_count=1, quotes_count=4)
+
+    told = mastodon.told([*ids, "1"])
+
+    assert mastodon.calls == 3
+    assert told == {
+        ids[0]: {"likes": 3, "shares": 2, "comments": 1, "quotes": 4},
+        ids[1]: {"likes": 0, "shares": 0, "comments": 0},  # quotes: a gap, on an older server
+        "1": "not_found",
+    }
+
+
+# Bluesky
+
+
+def test_bluesky_tells_of_twenty_five_posts_in_one_call(bluesky: Desk) -> None:
+    ids = bluesky.publish(2)
+    bluesky.count(ids[0], likeCount=3, repostCount=2, bookmarkCount=1)
+    gone = [f"at://did:plc:acme/app.bsky.feed.post/{number}" for number in range(23)]
+
+    told = bluesky.told([*ids, *gone])
+
+    assert bluesky.calls == 1
+    assert told[ids[0]] == {"likes": 3, "shares": 2, "comments": 0, "quotes": 0, "saves": 1}
+    assert {told[uri] for uri in gone} == {"not_found"}
+
+
+# Discord
+
+
+def test_a_discord_message_tells_of_its_reactions(discord: Desk) -> None:
+    ids = discord.publish(2)
+    discord.count(ids[0], **{"\N{THUMBS UP SIGN}": 3, "\N{BREAD}": 2})
+
+    told = discord.told([*ids, "1"])
+
+    assert told == {ids[0]: {"likes": 5}, ids[1]: {"likes": 0}, "1": "not_found"}
+
+
+def test_a_webhook_reads_its_own_messages_and_its_token_is_told_nobody(stage: Stage) -> None:
+    desk = Desk(stage, Discord, "webhook:1234")
+    ids = desk.publish()
+    desk.count(ids[0], **{"\N{BREAD}": 1})
+
+    told = desk.told(ids)
+    stage.server.revoke(TOKEN)
+    refused = desk.ask(ids)
+
+    assert told == {ids[0]: {"likes": 1}}
+    assert isinstance(refused.failure, AuthExpiredError)
+    assert TOKEN not in str(refused.failure)
+
+
 # all of them
 
 
-@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram])
+@pytest.mark.parametrize("kind", ALL)
 def test_throttles_and_refused_tokens_end_the_reading(stage: Stage, kind: type[Platform]) -> None:
     desk = Desk(stage, kind)
     ids = desk.publish(2)
@@ -281,7 +377,7 @@ def test_throttles_and_refused_tokens_end_the_reading(stage: Stage, kind: type[P
     assert TOKEN not in str(refused.failure)
 
 
-@pytest.mark.parametrize("kind", [Twitter, LinkedIn, Instagram])
+@pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("trouble", ["garbage", "drop_before", "error_before"])
 def test_trouble_may_pass(stage: Stage, kind: type[Platform], trouble: Any) -> None:
     desk = Desk(stage, kind)

@@ -22,7 +22,7 @@ def x(stage: Stage) -> Stage:
 
 def post(stage: Stage, text: str = "Bread", **fields: Any) -> httpx.Response:
     headers = {"Authorization": "Bearer token"}
-    with httpx.Client(trust_env=False, verify=False, timeout=10) as client:
+    with httpx.Client(trust_env=False, verify=False, timeout=30) as client:
         url = f"{stage.server.url}/twitter/2/tweets"
         return client.post(url, headers=headers, json={"text": text, **fields})
 

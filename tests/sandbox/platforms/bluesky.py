@@ -19,6 +19,7 @@ from typing import Any
 
 import regex
 
+from tests.sandbox.platforms import metrics
 from tests.sandbox.platforms.dialect import Dialect, Route, check_fields
 from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
 
@@ -61,6 +62,7 @@ class BlueskyDialect(Dialect):
             Route(f"POST {xrpc}/com.atproto.repo.uploadBlob", "upload", cls.upload),
             Route(f"POST {xrpc}/com.atproto.repo.putRecord", "create post", cls.put_record),
             Route(f"GET {xrpc}/com.atproto.repo.getRecord", "find post", cls.get_record),
+            Route(f"GET {xrpc}/app.bsky.feed.getPosts", "read metrics", metrics.of_bluesky),
             Route(f"POST {xrpc}/com.atproto.server.refreshSession", "refresh", cls.refresh),
             Route(f"GET {xrpc}/com.atproto.identity.resolveHandle", "resolve handle", cls.resolve),
         ]
@@ -92,19 +94,23 @@ class BlueskyDialect(Dialect):
             return self.failure(400, "Token has expired", error="ExpiredToken")
         return self.failure(400, "Token could not be verified", error="InvalidToken")
 
-    def _invalid(self, message: str, error: str = "InvalidRequest") -> Refused:
+    def invalid(self, message: str, error: str = "InvalidRequest") -> Refused:
         return Refused(self.failure(400, message, error=error))
+
+    def records_cid(self, uri: str) -> str:
+        repo, collection, key = uri.removeprefix("at://").split("/")
+        return cid(json.dumps(self.records[repo, collection, key]).encode())
 
     # calls
 
-    def _account(self, received: Received) -> str:
+    def account(self, received: Received) -> str:
         if received.token is None:
             raise Refused(self.failure(401, "Authentication Required"))
         return next(iter(self.authorize(received).user_ids))
 
     def upload(self, received: Received) -> Answer:
-        account = self._account(received)
-        link = _cid(received.body)
+        account = self.account(received)
+        link = cid(received.body)
         self.hold_media(link, received.body, received.content_type)
         self._blobs[link] = (account, received.at + BLOB_LIFE)
         blob = {
@@ -116,31 +122,31 @@ class BlueskyDialect(Dialect):
         return Answer(200, {"blob": blob})
 
     def put_record(self, received: Received) -> Answer:
-        account = self._account(received)
+        account = self.account(received)
         try:
             body = received.json()
         except ValueError:
-            raise self._invalid("Request body is not JSON") from None
+            raise self.invalid("Request body is not JSON") from None
         wrong = check_fields(body, WRITE_FIELDS, ("repo", "collection", "rkey", "record"))
         if wrong:
-            raise self._invalid(f"Input/{wrong}")
+            raise self.invalid(f"Input/{wrong}")
         if body["repo"] != account:
             raise Refused(self.failure(403, "Could not find account", error="AccountNotFound"))
         if not TID.fullmatch(body["rkey"]):
-            raise self._invalid("Invalid TID string")
+            raise self.invalid("Invalid TID string")
         place, record = (account, body["collection"], body["rkey"]), body["record"]
         before = self.records.get(place)
         if before != record and before is not None and body.get("swapRecord", "") is None:
-            raise self._invalid("Record was at another version", "InvalidSwap")
+            raise self.invalid("Record was at another version", "InvalidSwap")
         media = self._check(account, received, body, record) if before != record else ()
         uri = f"at://{'/'.join(place)}"
-        answer = {"uri": uri, "cid": _cid(json.dumps(record).encode())}
+        answer = {"uri": uri, "cid": cid(json.dumps(record).encode())}
         if before == record:
             return Answer(200, answer)
         self.records[place] = record
         if body["collection"] == "app.bsky.feed.post":
             self._write(received, account, uri, record, media)
-        commit = {"cid": _cid(uri.encode()), "rev": body["rkey"]}
+        commit = {"cid": cid(uri.encode()), "rev": body["rkey"]}
         return Answer(200, answer | {"commit": commit, "validationStatus": "valid"})
 
     def _write(
@@ -168,18 +174,18 @@ class BlueskyDialect(Dialect):
         self, account: str, received: Received, body: dict[str, Any], record: dict[str, Any]
     ) -> tuple[Media, ...]:
         if record.get("$type") != body["collection"]:
-            raise self._invalid(f"Invalid $type: expected {body['collection']}", "InvalidRecord")
+            raise self.invalid(f"Invalid $type: expected {body['collection']}", "InvalidRecord")
         if body["collection"] == "app.bsky.feed.threadgate":
             if not str(record.get("post", "")).endswith(f"/{body['rkey']}"):
-                raise self._invalid("Record/post is not the post of this key", "InvalidRecord")
+                raise self.invalid("Record/post is not the post of this key", "InvalidRecord")
             return ()
         wrong = check_fields(record, POST_FIELDS, ("text", "createdAt"))
         if wrong:
-            raise self._invalid(f"Invalid {body['collection']} record: Record/{wrong}")
+            raise self.invalid(f"Invalid {body['collection']} record: Record/{wrong}")
         if len(regex.findall(r"\X", record["text"])) > GRAPHEMES:
-            raise self._invalid("Record/text must not be longer than 300 graphemes")
+            raise self.invalid("Record/text must not be longer than 300 graphemes")
         if len(record["text"].encode()) > BYTES:
-            raise self._invalid("Record/text must not be longer than 3000 characters")
+            raise self.invalid("Record/text must not be longer than 3000 characters")
         for facet in record.get("facets", []):
             self._check_facet(record["text"].encode(), facet["index"])
         return self._shown(account, received.at, record.get("embed"))
@@ -189,7 +195,7 @@ class BlueskyDialect(Dialect):
             if not text[index["byteStart"] : index["byteEnd"]].decode():
                 raise ValueError("an empty slice")
         except ValueError as error:
-            raise self._invalid(f"Record/facets do not fit the text: {error}") from None
+            raise self.invalid(f"Record/facets do not fit the text: {error}") from None
 
     def _shown(self, account: str, at: datetime, embed: Any) -> tuple[Media, ...]:
         if embed is None or embed["$type"] == "app.bsky.embed.external":
@@ -198,16 +204,16 @@ class BlueskyDialect(Dialect):
             return (self._blob(account, at, embed["video"], embed.get("alt")),)
         images = embed["images"]
         if len(images) > 4:
-            raise self._invalid("Record/embed/images must not have more than 4 elements")
+            raise self.invalid("Record/embed/images must not have more than 4 elements")
         if any(image["image"]["size"] > IMAGE_BYTES for image in images):
-            raise self._invalid("This file is too large. It is limited to 2 MB.", "BlobTooLarge")
+            raise self.invalid("This file is too large. It is limited to 2 MB.", "BlobTooLarge")
         return tuple(self._blob(account, at, image["image"], image["alt"]) for image in images)
 
     def _blob(self, account: str, at: datetime, blob: dict[str, Any], alt: str | None) -> Media:
         link = blob["ref"]["$link"]
         owner, until = self._blobs.get(link, ("", at))
         if owner != account or at >= until:
-            raise self._invalid(f"Could not find blob: {link}", "BlobNotFound")
+            raise self.invalid(f"Could not find blob: {link}", "BlobNotFound")
         return replace(self.media[link], alt_text=alt or None)
 
     def get_record(self, received: Received) -> Answer:
@@ -216,13 +222,13 @@ class BlueskyDialect(Dialect):
         record = self.records.get(place)
         uri = f"at://{'/'.join(place)}"
         if record is None:
-            raise self._invalid(f"Could not locate record: {uri}", "RecordNotFound")
-        return Answer(200, {"uri": uri, "cid": _cid(json.dumps(record).encode()), "value": record})
+            raise self.invalid(f"Could not locate record: {uri}", "RecordNotFound")
+        return Answer(200, {"uri": uri, "cid": self.records_cid(uri), "value": record})
 
     def resolve(self, received: Received) -> Answer:
         did = self.handles.get(received.params["handle"])
         if did is None:
-            raise self._invalid("Unable to resolve handle", "HandleNotFound")
+            raise self.invalid("Unable to resolve handle", "HandleNotFound")
         return Answer(200, {"did": did})
 
     def refresh(self, received: Received) -> Answer:
@@ -237,6 +243,6 @@ class BlueskyDialect(Dialect):
         return Answer(200, session | {"active": True})
 
 
-def _cid(body: bytes) -> str:
+def cid(body: bytes) -> str:
     digest = hashlib.sha256(body).digest()
     return "bafkrei" + base64.b32encode(digest).decode().rstrip("=").lower()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.sandbox.platforms import metrics
 from tests.sandbox.platforms.dialect import (
     Dialect,
     Part,
@@ -51,6 +52,8 @@ class DiscordDialect(Dialect):
             Route("POST /channels/{channel}/messages", "create post", cls.create_message),
             Route("GET /channels/{channel}/messages", "find post", cls.find_messages),
             Route("GET /channels/{channel}", "read channel", cls.read_channel),
+            Route("GET /channels/{channel}/messages/{id}", "read metrics", metrics.of_discord),
+            Route("GET /webhooks/{hook}/{token}/messages/{id}", "read metrics", metrics.of_discord),
             Route("GET /users/@me", "who am I", cls.read_me),
             Route("POST /webhooks/{hook}/{token}", "create post", cls.execute),
             Route("GET /webhooks/{hook}/{token}", "read channel", cls.read_webhook),
@@ -87,7 +90,7 @@ class DiscordDialect(Dialect):
 
     # who asks
 
-    def _bot(self, received: Received) -> str:
+    def bot(self, received: Received) -> str:
         self._known_agent(received)
         kind, _, access = received.headers.get("authorization", "").partition(" ")
         token = self.tokens.get(access)
@@ -98,7 +101,7 @@ class DiscordDialect(Dialect):
             raise Refused(self.failure(403, "Missing Access", code=50001))
         return _number_of(access)
 
-    def _hook(self, received: Received) -> str:
+    def hook(self, received: Received) -> str:
         self._known_agent(received)
         hook, token = received.parts["hook"], self.tokens.get(received.parts["token"])
         if token is None or token.revoked:
@@ -114,21 +117,21 @@ class DiscordDialect(Dialect):
     # messages
 
     def create_message(self, received: Received) -> Answer:
-        bot = self._bot(received)
+        bot = self.bot(received)
         body, media = self._read(received, BOT_FIELDS)
         nonce = body.get("nonce", "")
         if len(nonce) > 25:
             raise self._invalid("nonce", "Must be 25 or fewer in length.")
         at, first = self._nonces.get((bot, nonce), (EPOCH, None))
         if body.get("enforce_nonce") and first is not None and received.at - at < NONCE_LIFE:
-            return Answer(200, self._shown(first))
+            return Answer(200, self.shown(first))
         post = self._post(received, bot, received.parts["channel"], body, media)
         if nonce:
             self._nonces[bot, nonce] = (received.at, post)
-        return Answer(200, self._shown(post))
+        return Answer(200, self.shown(post))
 
     def execute(self, received: Received) -> Answer:
-        hook = self._hook(received)
+        hook = self.hook(received)
         body, media = self._read(received, WEBHOOK_FIELDS)
         params = received.params
         if set(params) - {"wait", "thread_id"}:
@@ -137,7 +140,7 @@ class DiscordDialect(Dialect):
         if "thread_name" in body:
             channel = str(self.number(EPOCH))
         post = self._post(received, f"webhook:{hook}", channel, body, media)
-        return Answer(200, self._shown(post)) if params.get("wait") == "true" else Answer(204)
+        return Answer(200, self.shown(post)) if params.get("wait") == "true" else Answer(204)
 
     def _post(
         self,
@@ -205,31 +208,31 @@ class DiscordDialect(Dialect):
     # reading
 
     def find_messages(self, received: Received) -> Answer:
-        self._bot(received)
+        self.bot(received)
         params = received.params
         if set(params) - {"after", "limit"} or not 1 <= int(params.get("limit", "50")) <= 100:
             raise self._invalid("query", f"Unknown parameters or too many: {params}")
         after, channel = int(params.get("after", "0")), received.parts["channel"]
         later = [post for post in self.posts if post.account == channel and int(post.id) > after]
         nearest = later[: int(params.get("limit", "50"))]
-        return Answer(200, [self._shown(post) for post in reversed(nearest)])
+        return Answer(200, [self.shown(post) for post in reversed(nearest)])
 
     def read_channel(self, received: Received) -> Answer:
-        self._bot(received)
+        self.bot(received)
         about = {"type": 0, "flags": 0, "name": "bread", "position": 1}
         return Answer(200, {"id": received.parts["channel"], "guild_id": GUILD, **about})
 
     def read_webhook(self, received: Received) -> Answer:
-        hook = self._hook(received)
+        hook = self.hook(received)
         about = {"type": 1, "name": "Bread", "avatar": None, "application_id": None}
         place = {"channel_id": HOOKED_CHANNEL, "guild_id": GUILD}
         return Answer(200, {"id": hook, "token": received.parts["token"], **place, **about})
 
     def read_me(self, received: Received) -> Answer:
-        bot = self._bot(received)
+        bot = self.bot(received)
         return Answer(200, _user(bot) | {"mfa_enabled": False, "locale": "en-US", "bot": True})
 
-    def _shown(self, post: Post) -> dict[str, Any]:
+    def shown(self, post: Post) -> dict[str, Any]:
         author = post.fields["author"].removeprefix("webhook:")
         shown = {
             "id": post.id,

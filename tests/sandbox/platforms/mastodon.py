@@ -13,6 +13,7 @@ from typing import Any
 
 import regex
 
+from tests.sandbox.platforms import metrics
 from tests.sandbox.platforms.dialect import (
     Dialect,
     Route,
@@ -57,6 +58,7 @@ class MastodonDialect(Dialect):
         return [
             Route("POST /{server}/api/v1/statuses", "create post", cls.create_post),
             Route("GET /{server}/api/v1/accounts/{id}/statuses", "find post", cls.find_posts),
+            Route("GET /{server}/api/v1/statuses/{id}", "read metrics", metrics.of_mastodon),
             Route("POST /{server}/api/v2/media", "upload", cls.upload),
             Route("GET /{server}/api/v1/media/{id}", "read media", cls.read_media),
         ]
@@ -104,7 +106,7 @@ class MastodonDialect(Dialect):
             raise self._invalid(wrong)
         copied = self._kept(account, received)
         if copied is not None:
-            return Answer(200, self._shown(copied))
+            return Answer(200, self.shown(copied))
         text, warning = body.get("status", "").strip(), body.get("spoiler_text", "")
         media = self._attached(account, body.get("media_ids", []))
         if not text and not media:
@@ -127,7 +129,7 @@ class MastodonDialect(Dialect):
         key = received.headers.get("idempotency-key")
         if key and self.keeps_keys:
             self._keys[account, key] = (received.at, post)
-        return Answer(200, self._shown(post))
+        return Answer(200, self.shown(post))
 
     def _body(self, received: Received) -> Any:
         """JSON alone: a form's fields are not read, as on some servers."""
@@ -165,9 +167,9 @@ class MastodonDialect(Dialect):
             raise self._invalid(f"unknown parameters {sorted(unknown)}")
         own = [post for post in reversed(self.posts) if post.account == received.parts["id"]]
         most = min(int(params.get("limit", "20")), 40)
-        return Answer(200, [self._shown(post) for post in own[:most]])
+        return Answer(200, [self.shown(post) for post in own[:most]])
 
-    def _shown(self, post: Post) -> dict[str, Any]:
+    def shown(self, post: Post) -> dict[str, Any]:
         server = post.fields["server"]
         return {
             "id": post.id,
@@ -182,6 +184,7 @@ class MastodonDialect(Dialect):
             "media_attachments": [self._attachment(item) for item in post.media],
             **{name: [] for name in ("mentions", "tags", "emojis")},
             **dict.fromkeys(("reblogs_count", "favourites_count", "replies_count"), 0),
+            **self.figures.get(post.id, {}),
         }
 
     # media

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from tests.sandbox.platforms.values import Answer, Post, Received, Refused
 
 if TYPE_CHECKING:
+    from tests.sandbox.platforms.bluesky import BlueskyDialect
+    from tests.sandbox.platforms.discord import DiscordDialect
     from tests.sandbox.platforms.instagram import InstagramDialect
     from tests.sandbox.platforms.linkedin import LinkedInDialect
+    from tests.sandbox.platforms.mastodon import MastodonDialect
     from tests.sandbox.platforms.twitter import TwitterDialect
 
 X_PROBLEMS = "https://api.twitter.com/2/problems"
@@ -19,6 +22,8 @@ X_OWN = ("url_link_clicks", "user_profile_clicks", "engagements")
 X_FIELDS = {"public_metrics", "non_public_metrics"}
 X_MOST = 100
 X_PRIVATE_FOR = timedelta(days=30)
+BLUESKY_MOST = 25
+BLUESKY_COUNTS = ("likeCount", "repostCount", "replyCount", "quoteCount", "bookmarkCount")
 LINKEDIN_PARAMS = {"q", "organizationalEntity", "shares", "ugcPosts"}
 LINKEDIN_MOST = 50
 INSTAGRAM_METRICS = {
@@ -157,3 +162,58 @@ def of_instagram(instagram: InstagramDialect, received: Received) -> Answer:
         if counts.get(name) is not None
     ]
     return Answer(200, {"data": data})
+
+
+def of_mastodon(mastodon: MastodonDialect, received: Received) -> Answer:
+    """`GET /api/v1/statuses/{id}`: the whole status, or 404 where it is gone."""
+    mastodon.authorize(received)
+    post = next((p for p in mastodon.posts if p.id == received.parts["id"]), None)
+    if post is None:
+        raise Refused(mastodon.failure(404, "Record not found"))
+    return Answer(200, mastodon.shown(post))
+
+
+def of_bluesky(bluesky: BlueskyDialect, received: Received) -> Answer:
+    """`app.bsky.feed.getPosts`: what is gone is left out."""
+    bluesky.account(received)
+    asked = parse_qsl(received.query)
+    if {name for name, _ in asked} != {"uris"} or len(asked) > BLUESKY_MOST:
+        raise bluesky.invalid("Params must have 1 to 25 of the property uris")
+    posts = {post.id: post for post in bluesky.posts}
+    return Answer(200, {"posts": [_view(bluesky, posts[uri]) for _, uri in asked if uri in posts]})
+
+
+def _view(bluesky: BlueskyDialect, post: Post) -> dict[str, Any]:
+    counts = bluesky.figures.get(post.id, {})
+    record = {name: value for name, value in post.fields.items() if name != "server"}
+    return {
+        "uri": post.id,
+        "cid": bluesky.records_cid(post.id),
+        "author": {"did": post.account, "handle": "acme.example"},
+        "record": record,
+        "indexedAt": post.at.isoformat(),
+        **{name: counts.get(name, 0) for name in BLUESKY_COUNTS if counts.get(name, 0) is not None},
+    }
+
+
+def of_discord(discord: DiscordDialect, received: Received) -> Answer:
+    """One message, with its reactions where it has any."""
+    webhook = "hook" in received.parts
+    account = f"webhook:{discord.hook(received)}" if webhook else discord.bot(received)
+    message_id = received.parts["id"]
+    post = next((p for p in discord.posts if p.id == message_id), None)
+    if post is None or (webhook and post.fields["author"] != account):
+        raise Refused(discord.failure(404, "Unknown Message", code=10008))
+    counts = discord.figures.get(message_id, {})
+    reactions = [
+        {
+            "count": count,
+            "count_details": {"burst": 0, "normal": count},
+            "me": False,
+            "me_burst": False,
+            "burst_colors": [],
+            "emoji": {"id": None, "name": emoji},
+        }
+        for emoji, count in counts.items()
+    ]
+    return Answer(200, discord.shown(post) | ({"reactions": reactions} if reactions else {}))
