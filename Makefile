@@ -3,7 +3,7 @@
 
 RUN = .venv/bin/python -m
 
-.PHONY: help demo up test check bench chaos mutants pins clean
+.PHONY: help demo up test check bench cost chaos mutants pins tables clean
 
 help:  ## List these
 	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -26,13 +26,17 @@ check:  ## Lint, format, types
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
-bench:  ## What a post costs, beside its budgets; fails when one is broken
+bench:  ## What a post costs, beside its budgets; fails when one is broken (ARGS=--long: files, syncs)
 	@PYTHON="$(PYTHON)" tools/set-up runtime
 	@exec $(RUN) tests.sandbox bench $(ARGS)
 
-chaos:  ## Break a delivery at every effect on its way, and see every promise hold (ARGS="points --help")
+cost:  ## What it costs idle and per 1,000 posts, by list prices
 	@PYTHON="$(PYTHON)" tools/set-up runtime
-	@exec $(RUN) tests.chaos $(or $(ARGS),points)
+	@exec $(RUN) tools.cost
+
+chaos:  ## Break a delivery at every effect, then send a thousand in a storm (ARGS="storm --posts 300")
+	@PYTHON="$(PYTHON)" tools/set-up runtime
+	@$(if $(ARGS),exec $(RUN) tests.chaos $(ARGS),$(RUN) tests.chaos points && exec $(RUN) tests.chaos storm)
 
 mutants:  ## Take one guard away at a time and show which test notices (ARGS=sendBy: that one)
 	@PYTHON="$(PYTHON)" tools/set-up dev
@@ -41,6 +45,10 @@ mutants:  ## Take one guard away at a time and show which test notices (ARGS=sen
 pins:  ## Write the requirement files from pyproject.toml (ARGS=--upgrade: newest versions)
 	@PYTHON="$(PYTHON)" tools/set-up dev
 	@exec $(RUN) tools.pins $(ARGS)
+
+tables:  ## Write README's tables of platforms from what the adapters declare
+	@PYTHON="$(PYTHON)" tools/set-up runtime
+	@exec $(RUN) tools.tables
 
 clean:  ## Remove what was set up and cached
 	rm -rf .venv .build .pytest_cache .mypy_cache .ruff_cache

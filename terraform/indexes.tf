@@ -27,6 +27,9 @@ locals {
     analyticsSyncJobs = [
       ["completedAt", "createdAt"],
     ]
+    postMetrics = [
+      ["accountId", "fetchedAt"],
+    ]
     auditLog = [
       ["companyId", "-at"],
       ["by", "-at"],
@@ -52,25 +55,35 @@ locals {
     rows               = "expireAt"
   }
 
-  # Fields that no query names. Texts and maps would cost an index entry per value and hit the limits
-  # on them; an indexed instant that only grows limits its collection to 500 writes a second.
+  # Fields that no query names by themselves. Texts and maps would cost an index entry per value and
+  # hit the limits on them; an indexed instant that only grows limits its collection to 500 writes a
+  # second. A composite index that holds one of them is not touched.
   unindexed_fields = {
     publishLogs = [
-      "content", "media", "options", "state", "committing", "parts", "attempts",
-      "rawResponse", "errorMessage",
-      "dueAt", "latestAt", "leaseEndsAt", "unsettledSince", "nextRetryAt",
+      "content", "media", "options", "thread", "state", "committing", "parts", "attempts",
+      "rawResponse", "errorMessage", "idempotencyKey",
+      "dueAt", "latestAt", "leaseEndsAt", "unsettledSince", "nextRetryAt", "publishedAt",
       "createdAt", "updatedAt",
     ]
     scheduledPosts = [
       "content", "mediaAssetIds", "media", "platforms", "cloudTaskNames", "results", "errorMessage",
-      "latestAt", "lastAttemptAt", "createdAt", "updatedAt",
+      "idempotencyKey", "rowKey", "rowFingerprint",
+      "scheduledAt", "latestAt", "lastAttemptAt", "createdAt", "updatedAt",
     ]
+    postMetrics = [
+      "metrics", "metricsAt", "publishedAt", "sourceAt", "fetchedAt", "createdAt", "updatedAt",
+    ]
+    snapshots = [
+      "metrics", "publishedAt", "sourceAt", "fetchedAt", "createdAt", "updatedAt",
+    ]
+    rows = ["cells", "reason", "createdAt", "updatedAt"]
     idempotencyMarkers = [
       "response", "leaseEndsAt", "startedAt", "completedAt", "createdAt", "updatedAt",
     ]
     deadLetters       = ["payload", "evidence", "message"]
     socialAccounts    = ["sealedToken", "limits", "refreshRefusal"]
     analyticsSyncJobs = ["scope", "skipped"]
+    dailyMetrics      = ["gained", "told", "totals"]
     parts             = ["deliveryIds", "failures", "message", "skipped", "waking"]
     bulkJobs          = ["asked", "counts", "cursor", "fault", "file", "notes", "waking"]
     scheduledJobs     = ["payload", "result"]

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from shared.config import Settings
-from shared.platforms.registry import NAMES
+from shared.platforms.registry import NAMES, platform_class
+from tools import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -62,10 +63,26 @@ def test_every_setting_is_in_the_table_and_none_in_vain() -> None:
     assert said - known <= by_rule | theirs
 
 
-def test_every_platform_is_in_the_table() -> None:
+def test_its_tables_of_platforms_are_what_the_adapters_declare() -> None:
+    assert tables.written(README) == README, "`make tables` writes them"
+
+
+def test_every_platform_is_in_the_tables() -> None:
     rows = section("What it promises, and what that costs")
 
     assert set(re.findall(r"^\| [^|]+ \| `(\w+)` \|", rows, re.M)) == set(NAMES)
+    for name in NAMES:
+        assert f"| {platform_class(name).label}" in rows.split("<!-- limits -->")[0]
+
+
+@pytest.mark.parametrize("row", tables.guarantees()[1:], ids=lambda row: row[0])
+def test_every_guarantee_says_what_it_rests_on_and_what_may_go_wrong(row: list[str]) -> None:
+    _, kind, rests_on, risk = row
+
+    assert kind
+    assert len(rests_on) > 20
+    assert len(risk) > 20
+    assert not rests_on.endswith(".")
 
 
 def test_every_file_it_names_exists() -> None:

@@ -20,6 +20,10 @@ _USER_IDS = {
     "linkedin": "urn:li:person:{}",
     "twitter": "{}",
     "instagram": "1784140000000{:04d}",
+    "threads": "1784150000000{:04d}",
+    "facebook": "10000000000{:04d}",
+    "slack": "C{:09d}",
+    "telegram": "-100{:010d}",
 }
 
 

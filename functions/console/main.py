@@ -142,12 +142,15 @@ def handle_discard(body: DiscardRequest, context: Context) -> Answer:
 
 def handle_pause(body: PauseRequest, context: Context) -> Answer:
     who = person(context, body.reason)
-    return Answer(200, controls.pause(body.scope, body.name, body.until, who, context.rt))
+    return Answer(
+        200, controls.pause(body.kind, body.scope, body.name, body.until, who, context.rt)
+    )
 
 
 def handle_resume(body: ResumeRequest, context: Context) -> Answer:
     who = person(context, body.reason)
-    return Answer(200, controls.resume(body.scope, body.name, who, context.rt, context.ends_at))
+    ending = body.kind, body.scope, body.name
+    return Answer(200, controls.resume(*ending, who, context.rt, context.ends_at))
 
 
 def handle_is_there(body: IsThereRequest, context: Context) -> Answer:

@@ -11,7 +11,16 @@ from shared.edge.answers import Answer
 from shared.edge.bodies import Nothing
 from shared.edge.console_requests import JobTask
 from shared.edge.serve import SCHEDULER, TASKS, Context, Route, admits, serve
-from shared.jobs import controls, jobs_queue, promote, redrive, refresh, retention, sweep
+from shared.jobs import (
+    aggregate,
+    controls,
+    jobs_queue,
+    promote,
+    redrive,
+    refresh,
+    retention,
+    sweep,
+)
 
 LASTS = timedelta(seconds=500)
 
@@ -38,6 +47,10 @@ def handle_retention(_: Nothing, context: Context) -> Answer:
     return Answer(200, retention.run(context.rt, context.ends_at))
 
 
+def handle_aggregate(_: Nothing, context: Context) -> Answer:
+    return Answer(200, aggregate.run(context.rt, context.ends_at))
+
+
 def handle_job(task: JobTask, context: Context) -> Answer:
     done = jobs_queue.run(task.job_id, context.rt, context.ends_at)
     if done is None:
@@ -51,6 +64,7 @@ ROUTES = {
     "/promote": Route(Nothing, handle_promote, admits=admits(SCHEDULER), lasts=LASTS),
     "/refresh": Route(Nothing, handle_refresh, admits=admits(SCHEDULER), lasts=LASTS),
     "/retention": Route(Nothing, handle_retention, admits=admits(SCHEDULER), lasts=LASTS),
+    "/aggregate": Route(Nothing, handle_aggregate, admits=admits(SCHEDULER), lasts=LASTS),
     "/jobs/run": Route(JobTask, handle_job, admits=admits(TASKS), lasts=LASTS),
 }
 

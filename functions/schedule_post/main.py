@@ -62,6 +62,7 @@ def handle_retry(body: RetryRequest, context: Context) -> Answer:
         content=body.content,
         options=body.options,
         media_asset_ids=body.media_asset_ids,
+        thread=None if body.thread is None else tuple(one.part() for one in body.thread),
         latest_at=body.latest_at,
         timezone=body.timezone,
         risk=body.reason if body.accept_duplicate_risk else None,

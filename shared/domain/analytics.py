@@ -2,7 +2,7 @@
 
     a sync ─ plan ────> one part per account, `open` counts them and the plan itself
     a part ─ begin ───> ended? replay · another hop's task? stale · held? busy
-                        account gone, expired or paused? skipped · throttled, locked? waiting
+                        account gone or expired? skipped · paused, throttled, locked? waiting
                         else claimed, together with the account's lock
            ─ progress > a batch is read: numbers, cursor, counts in one commit, fenced by the lock
            ─ ended ───> done | failed | skipped, `open` falls; who makes it 0 completes the sync
@@ -34,6 +34,7 @@ WINDOW = timedelta(days=90)  # of a sync without `startDate`: older posts hardly
 FRESH = timedelta(hours=1)  # what was read so recently is not read again
 THROTTLE_DEFAULT = timedelta(minutes=15)  # where the platform does not say when to come back
 GIVE_UP = timedelta(hours=24)  # of waiting: by then the next syncs have taken over
+PAUSE_LOOK = timedelta(hours=1)  # how soon a part sees by itself that a pause was taken away
 SYNCS_KEPT = timedelta(days=30)
 SNAPSHOTS_KEPT = timedelta(days=400)
 FAILURES_KEPT = 20  # on a part; all of them are counted
@@ -238,6 +239,37 @@ class Lock(Value):
         return self.owner is not None and now < self.lease_ends_at
 
 
+class Measured(Record):
+    """What a platform told of a post at `fetched_at`, as of `source_at` where it says so."""
+
+    delivery_id: str
+    post_id: str
+    company_id: str
+    platform: str
+    account_id: str
+    remote_id: str
+    published_at: Instant
+    source_at: Instant | None = None
+    fetched_at: Instant
+    sync_id: str
+    fencing_token: int
+    metrics: dict[str, Number] = Field(default_factory=dict)
+    created_at: Instant
+    updated_at: Instant
+
+
+class PostMetrics(Measured):
+    """`postMetrics/{deliveryId}`: the latest number of each metric, and when each is from."""
+
+    metrics_at: dict[str, Instant] = Field(default_factory=dict)
+
+
+class MetricsSnapshot(Measured):
+    """`postMetrics/{deliveryId}/snapshots/{fetchedAt}`: one reading."""
+
+    expire_at: Instant
+
+
 # --- planning ------------------------------------------------------------------------------------
 
 
@@ -382,14 +414,14 @@ def begin(seen: Seen, *, hop: int, now: datetime, owner: str) -> Decision:
     held = lock is not None and lock.held(now)
     if held and lock and lock.owner == part.owner and part.status is P.RUNNING:
         return Busy(lock.lease_ends_at)
-    reason = left_out(seen.account, seen.sized, now) or _paused(seen, now)
+    reason = left_out(seen.account, seen.sized, now)
     if reason is not None:
         return Moved(ended(part, now, P.SKIPPED, code=reason))
-    free_at = _free_at(seen)
+    free_at, why = _held_until(seen, now)
     if max(free_at, now) >= part.created_at + GIVE_UP:
-        return Moved(ended(part, now, P.FAILED, code=part.code or "throttled"))
+        return Moved(ended(part, now, P.FAILED, code=part.code or why))
     if free_at > now:
-        return Moved(waiting(part, now, free_at, code="throttled"))
+        return Moved(waiting(part, now, free_at, code=why))
     if held and lock:
         return Moved(waiting(part, now, lock.lease_ends_at, code="locked"))
     if part.attempts_spent >= retries.policy(part.platform).attempts:
@@ -405,7 +437,8 @@ def begin(seen: Seen, *, hop: int, now: datetime, owner: str) -> Decision:
     return Begun(claimed)
 
 
-def _paused(seen: Seen, now: datetime) -> str | None:
+def _held_until(seen: Seen, now: datetime) -> tuple[datetime, str]:
+    """When this part may read, as far as that can be said, and why not before."""
     part = seen.part
     pause = seen.syncing.pause_of(
         platform=part.platform,
@@ -414,7 +447,10 @@ def _paused(seen: Seen, now: datetime) -> str | None:
         queue=keys.ANALYTICS_QUEUE,
         now=now,
     )
-    return "paused" if pause else None
+    if pause is None:
+        return _free_at(seen), "throttled"
+    look = now + PAUSE_LOOK
+    return (min(pause.until, look) if pause.until else look), "paused"
 
 
 def _free_at(seen: Seen) -> datetime:
@@ -451,6 +487,12 @@ def waiting(part: Part, now: datetime, until: datetime, *, code: str, **fields: 
     """Come back at `until`, by a task of the next hop."""
     about = {"status": P.WAITING, "hop": part.hop + 1, "due_at": until, "owner": None}
     return evolve(part, now, code=code, **about, **fields)
+
+
+def woken(part: Part, now: datetime) -> Part | None:
+    """What a pause held, due now; None for what waits for something else, or no more."""
+    held = part.status is P.WAITING and part.code == "paused"
+    return waiting(part, now, now, code="paused") if held else None
 
 
 def ended(part: Part, now: datetime, status: PartStatus, **fields: Any) -> Part:

@@ -28,6 +28,7 @@ from typing import Any
 from pydantic import Field
 
 from shared.domain import leases
+from shared.domain.controls import Controls
 from shared.domain.posts import PostStatus
 from shared.domain.records import Instant, Record, Value
 from shared.domain.rows_file import Fault, Format, Shape
@@ -177,8 +178,9 @@ class Note(Value):
 
 
 class BulkJob(Record):
-    """`bulkJobs/{jobId}`. `parts` is how many the check has made; `waking` are the deliveries of
-    the last batch, whose tasks may not have been made yet."""
+    """`bulkJobs/{jobId}`. `parts` is how many the check has made; `paused` says that a pause held
+    its chunk; `waking` are the deliveries of the last batch, whose tasks may not have been made
+    yet."""
 
     type: JobType
     company_id: str
@@ -188,6 +190,7 @@ class BulkJob(Record):
     cursor: Cursor = Field(default_factory=Cursor)
     counts: Counts = Field(default_factory=Counts)
     parts: int = 0
+    paused: bool = False
     waking: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
     fault: Fault | None = None
@@ -218,6 +221,19 @@ class BulkJob(Record):
     def exporting(self) -> Export:
         assert isinstance(self.asked, Export)
         return self.asked
+
+
+class RefusedRow(Record):
+    """`bulkJobs/{jobId}/rows/{row}`: a row that was not taken in: where, why, and as it stood in
+    the file (JSON). The instants are those of the commit that keeps it."""
+
+    row: int
+    column: str | None
+    reason: str
+    cells: str
+    created_at: Instant | None = None
+    updated_at: Instant | None = None
+    expire_at: Instant | None = None
 
 
 def job(
@@ -274,10 +290,19 @@ class Busy:
     until: datetime
 
 
-Decision = Begun | Over | Stale | Busy
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A pause holds the chunk: resume makes its task again, or the sweep, which looks."""
+
+    job: BulkJob
 
 
-def begin(job: BulkJob, *, hop: int, owner: str, now: datetime) -> Decision:
+Decision = Begun | Over | Stale | Busy | Paused
+
+
+def begin(
+    job: BulkJob, *, hop: int, owner: str, now: datetime, controls: Controls | None = None
+) -> Decision:
     """What a task that has come for a chunk may do."""
     if not job.is_open:
         return Over(job)
@@ -285,7 +310,12 @@ def begin(job: BulkJob, *, hop: int, owner: str, now: datetime) -> Decision:
         return Stale(job)
     if job.owner not in (None, owner) and job.lease_ends_at and now < job.lease_ends_at:
         return Busy(job.lease_ends_at)
-    return Begun(evolve(job, now, state=S.RUNNING, owner=owner, started_at=job.started_at or now))
+    if controls and controls.pause_of(company_id=job.company_id, queue=QUEUE, now=now):
+        return Paused(evolve(job, now, owner=None, paused=True, sweep_at=now + leases.PAUSE_LOOK))
+    started_at = job.started_at or now
+    return Begun(
+        evolve(job, now, state=S.RUNNING, owner=owner, paused=False, started_at=started_at)
+    )
 
 
 def evolve(job: BulkJob, now: datetime, **fields: Any) -> BulkJob:
@@ -312,7 +342,7 @@ def released(job: BulkJob, now: datetime) -> BulkJob:
 def revived(job: BulkJob, now: datetime) -> BulkJob:
     """A new chunk for a job that nobody works on. What the last one did not come to wake stays on
     record for it."""
-    return evolve(job, now, hop=job.hop + 1, owner=None)
+    return evolve(job, now, hop=job.hop + 1, owner=None, paused=False)
 
 
 def ended(job: BulkJob, now: datetime, state: State, **fields: Any) -> BulkJob:
@@ -320,6 +350,7 @@ def ended(job: BulkJob, now: datetime, state: State, **fields: Any) -> BulkJob:
         "owner": None,
         "lease_ends_at": None,
         "sweep_at": None,
+        "paused": False,
         "waking": (),
         "completed_at": now,
     }

@@ -10,9 +10,12 @@ from shared.domain.dead_letters import DeadLetter, LetterStatus
 from shared.domain.deliveries import (
     BURIED,
     CHANGEABLE,
+    Arrived,
     Change,
+    Part,
     PublishLog,
     Status,
+    arrived,
     ended,
     evolve,
     hop_to,
@@ -24,24 +27,46 @@ from shared.domain.schedules import Plan
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What a delivery is to send from now on; None keeps what it had."""
+    """What a delivery is to send from now on; None keeps what it had.
+
+    `thread` is what is to follow the parts that are published, or the content where none is.
+    """
 
     content: str | None = None
     media: tuple[MediaItem, ...] | None = None
     options: dict[str, Any] | None = None
+    thread: tuple[Part, ...] | None = None
 
-    def fields(self) -> dict[str, Any]:
-        given = {"content": self.content, "media": self.media, "options": self.options}
-        return {name: value for name, value in given.items() if value is not None}
+    def given(self) -> dict[str, Any]:
+        every = {
+            "content": self.content,
+            "media": self.media,
+            "options": self.options,
+            "thread": self.thread,
+        }
+        return {name: value for name, value in every.items() if value is not None}
+
+    def fields(self, log: PublishLog) -> dict[str, Any]:
+        """What it changes of a log. Parts that are published stay as they are."""
+        given = self.given()
+        if self.thread is not None and log.parts:
+            given["thread"] = log.thread[: log.part - 1] + self.thread
+        return given
+
+    def rewrites(self, log: PublishLog) -> bool:
+        """Whether it would change what is published, or leave nothing to send."""
+        first = self.content is not None or self.media is not None
+        return bool(log.parts) and (first or self.thread == ())
 
 
 def changeable(log: PublishLog) -> bool:
-    """Cancel, edit and reschedule apply to what has not begun, or waits between attempts."""
-    return log.status in CHANGEABLE
+    """Cancel, edit and reschedule apply to what has not begun, or waits between attempts; not to
+    what the platform has taken and works on, or has parts of, which may wait for a throttle too."""
+    return log.status in CHANGEABLE and log.committing is None and not log.parts
 
 
 # A container or upload made for the old content or time must not be used for the new one.
-_AFRESH: dict[str, Any] = {"state": {}, "parts": ()}
+_AFRESH: dict[str, Any] = {"state": {}}
 
 
 def cancel(log: PublishLog, now: datetime) -> Change:
@@ -52,7 +77,7 @@ def cancel(log: PublishLog, now: datetime) -> Change:
 
 
 def edit(log: PublishLog, correction: Correction, now: datetime) -> Change:
-    return Change(evolve(log, now, **_AFRESH, **correction.fields()))
+    return Change(evolve(log, now, **_AFRESH, **correction.fields(log)))
 
 
 def reschedule(log: PublishLog, plan: Plan, now: datetime) -> Change:
@@ -95,8 +120,9 @@ def retry(
     latest_at: datetime,
     letter: DeadLetter | None,
 ) -> Change:
-    """Send it again under a new generation. Its dead letter is closed in the same commit."""
-    fields = correction.fields()
+    """Send it again under a new generation, a thread from its first missing part. Its dead letter
+    is closed in the same commit."""
+    fields = correction.fields(log)
     fresh: dict[str, Any] = {
         "status": Status.PENDING,
         "generation": log.generation + 1,
@@ -108,9 +134,6 @@ def retry(
         "next_retry_at": None,
         "state": {},
         "committing": None,
-        "remote_id": None,
-        "remote_url": None,
-        "published_at": None,
         "raw_response": None,
     }
     base = log.model_copy(update={"latest_at": latest_at})
@@ -142,16 +165,7 @@ def found(
 ) -> Change:
     """A person has seen the post of an unknown delivery: its id is claimed in the same commit."""
     sent_at = log.committing.at if log.committing else log.unsettled_since
-    settled = ended(
-        log,
-        now,
-        Status.SUCCESS,
-        remote_id=remote_id,
-        remote_url=remote_url,
-        published_at=published_at or sent_at or now,
-        committing=None,
-        unsettled_since=None,
-        error_code=None,
-        error_message=None,
+    part = Arrived(
+        remote_id=remote_id, remote_url=remote_url, published_at=published_at or sent_at or now
     )
-    return Change(settled, by_evidence=True)
+    return arrived(log, now, part, by_evidence=True)

@@ -7,7 +7,10 @@
                                account gone? failed · attempts spent? failed
                                else claim: fresh owner, lease, fencing token + 1, attempt on record
                    ─ mark ───> `committing`, just before the one call that creates the post
-                   ─ settle ─> success | accepted | retry | waiting | failed | unknown
+                   ─ settle ─> success | accepted | retry | waiting | failed | partial | unknown
+
+A thread goes through this part by part: its log is about the part that comes next, and whatever is
+written next puts the part before it on record (`stepped`).
 
 A task is a wake-up, never a permission: `begin` decides from the record alone, so an early, stale
 or doubled task does no harm. Nothing here reads a clock or draws a random number.
@@ -27,14 +30,18 @@ from shared.domain.deliveries import (
     ATTEMPTS_KEPT,
     ENDED,
     RAW_CHARS,
+    Arrived,
     Attempt,
     Change,
     Committing,
     PublishLog,
     Status,
+    advanced,
+    arrived,
     bury,
     ended,
     evolve,
+    going_on,
     hop_to,
     lateness,
     sweep_at,
@@ -219,6 +226,14 @@ def _slot(log: PublishLog, account: SocialAccount, now: datetime) -> Slot | None
     return Slot(starts_at, int(after.timestamp() * 1000))
 
 
+def _slot_again(log: PublishLog, account: SocialAccount | None, now: datetime) -> Slot | None:
+    """For one that nobody woke: its turn, if it had one, has passed. One that the platform has
+    accepted only has to be asked after."""
+    if account is None or log.committing is not None:
+        return None
+    return _slot(log.model_copy(update={"error_code": None}), account, now)
+
+
 def account_free_at(account: SocialAccount, log: PublishLog) -> datetime:
     """When the account's throttle ends; the delivery's own time where there is none."""
     return datetime.fromtimestamp(account.paused_until / 1000, tz=log.due_at.tzinfo)
@@ -226,7 +241,7 @@ def account_free_at(account: SocialAccount, log: PublishLog) -> datetime:
 
 def _paused(log: PublishLog, now: datetime, *, until: datetime | None) -> PublishLog:
     """No successor: a resume, or the sweep, wakes it. A pause may be taken away before its end."""
-    status = Status.UNKNOWN if log.reconciling else Status.WAITING
+    status = _meanwhile(log, Status.WAITING)
     ends_at = min(until or log.latest_at, log.latest_at)
     look = min(ends_at, now + leases.PAUSE_LOOK)
     fields: dict[str, Any] = {"error_code": "paused", "next_retry_at": ends_at, "sweep_at": look}
@@ -235,9 +250,16 @@ def _paused(log: PublishLog, now: datetime, *, until: datetime | None) -> Publis
 
 def waiting(log: PublishLog, now: datetime, until: datetime, *, code: str, **about: Any) -> Change:
     """Throttled: come back then, without spending an attempt."""
-    status = Status.UNKNOWN if log.reconciling else Status.WAITING
-    fields = {"status": status, "error_code": code, **about}
+    fields = {"status": _meanwhile(log, Status.WAITING), "error_code": code, **about}
     return Change(hop_to(log, now, until, **fields), wakes=True)
+
+
+def _meanwhile(log: PublishLog, otherwise: Status) -> Status:
+    """What a delivery is until its next attempt. One that the platform has accepted stays so, or
+    its owner could change it and have it posted twice."""
+    if log.reconciling:
+        return Status.UNKNOWN
+    return Status.ACCEPTED if log.committing is not None else otherwise
 
 
 def _claimed(log: PublishLog, now: datetime, owner: str) -> PublishLog:
@@ -270,19 +292,23 @@ def _claimed(log: PublishLog, now: datetime, owner: str) -> PublishLog:
 # --- while it runs --------------------------------------------------------------------------------
 
 
-def mark(log: PublishLog, now: datetime, *, owner: str, request_hash: str) -> Change | None:
+def mark(
+    log: PublishLog, now: datetime, *, owner: str, request_hash: str, before: Posted | None = None
+) -> Change | None:
     """The `committing` mark; None when the lease has run out and nothing may be sent.
 
-    An attempt that marks again had its first call refused (a token that was renewed since): it
-    would not have come this far otherwise.
+    An attempt that marks again either brings the part `before` this one, which its first call
+    created, or had that call refused (a token that was renewed since): it would not have come this
+    far otherwise.
     """
     if log.owner != owner or not _leased(log, now):
         return None
-    log = _refused(log)
+    log = stepped(log, before, now) if before else _refused(log)
     committing = Committing(
         at=now,
         send_by=min(now + leases.SEND_WITHIN, log.lease_ends_at or now),
         owner=owner,
+        part=log.part,
         native_key=log.native_key,
         request_hash=request_hash,
     )
@@ -290,10 +316,18 @@ def mark(log: PublishLog, now: datetime, *, owner: str, request_hash: str) -> Ch
     return Change(evolve(log, now, committing=committing, unsettled_since=since))
 
 
-def keep(log: PublishLog, now: datetime, *, owner: str, state: Mapping[str, Any]) -> Change | None:
+def keep(
+    log: PublishLog,
+    now: datetime,
+    *,
+    owner: str,
+    state: Mapping[str, Any],
+    before: Posted | None = None,
+) -> Change | None:
     """State on record before it is used; None when the lease has run out."""
     if log.owner != owner or not _leased(log, now):
         return None
+    log = stepped(log, before, now) if before else log
     return Change(evolve(log, now, state=dict(state)))
 
 
@@ -309,6 +343,21 @@ class Posted:
     published_at: datetime | None
     found: bool
     raw: str | None
+
+    def part(self, now: datetime) -> Arrived:
+        at = self.published_at or now
+        return Arrived(remote_id=self.remote_id, remote_url=self.remote_url, published_at=at)
+
+
+def stepped(log: PublishLog, posted: Posted, now: datetime) -> PublishLog:
+    """The log once a part of its thread is created and its attempt is on the way to the next one.
+
+    Where that part is on record already, so is the mark of the next: the answer to that commit was
+    lost, and without it nothing was sent.
+    """
+    if posted.remote_id in log.remote_ids:
+        return _refused(log)
+    return advanced(log, posted.part(now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +389,7 @@ def settle(
         log = _refused(log)
     match result:
         case Posted(found=False):
-            return Change(_success(log, result, now))
+            return _there(log, result, now)
         case Posted() if taken:
             return unknown(log, now, looks=looks, code="evidence_taken")
         case Posted():
@@ -415,24 +464,17 @@ def _refused(log: PublishLog) -> PublishLog:
     )
 
 
-def _success(log: PublishLog, posted: Posted, now: datetime) -> PublishLog:
-    return ended(
-        log,
-        now,
-        Status.SUCCESS,
-        remote_id=posted.remote_id,
-        remote_url=posted.remote_url,
-        published_at=posted.published_at or now,
-        committing=None,
-        unsettled_since=None,
-        error_code=None,
-        error_message=None,
-    )
+def _there(log: PublishLog, posted: Posted, now: datetime) -> Change:
+    if posted.remote_id in log.remote_ids:
+        return Change(going_on(stepped(log, posted, now), now), wakes=True)
+    return arrived(log, now, posted.part(now))
 
 
 def _by_evidence(log: PublishLog, posted: Posted, now: datetime, *, looks: bool) -> Change:
     """A post that was found is ours only if we may have created it, and not before we tried."""
     since = log.unsettled_since
+    if posted.remote_id in log.remote_ids:
+        return unknown(log, now, looks=looks, code="evidence_taken")  # by another part of it
     too_old = (
         since is not None
         and posted.published_at is not None
@@ -440,7 +482,7 @@ def _by_evidence(log: PublishLog, posted: Posted, now: datetime, *, looks: bool)
     )
     if since is None or too_old:
         return unknown(log, now, looks=looks, code="evidence_too_old")
-    return Change(_success(log, posted, now), by_evidence=True)
+    return arrived(log, now, posted.part(now), by_evidence=True)
 
 
 def unknown(
@@ -480,9 +522,11 @@ def _again(
         return unknown(log, now, looks=looks, code=error.code, message=error.message)
     policy = retries.policy(log.platform)
     if log.attempts_spent >= policy.attempts:
+        if log.committing is not None:  # the platform has it and works on it, as far as we know
+            return unknown(log, now, looks=looks, code=error.code, message=error.message)
         return bury(log, now, Status.FAILED, code=error.code, message=error.message)
     at = now + retries.backoff(log.attempts_spent, jitter=jitter, policy=policy)
-    return Change(hop_to(log, now, at, status=Status.RETRY, **about), wakes=True)
+    return Change(hop_to(log, now, at, status=_meanwhile(log, Status.RETRY), **about), wakes=True)
 
 
 def snooze(log: PublishLog, now: datetime, until: datetime, *, code: str) -> Change:
@@ -495,12 +539,13 @@ def snooze(log: PublishLog, now: datetime, until: datetime, *, code: str) -> Cha
 
 def late_answer(log: PublishLog, result: Result, *, now: datetime, owner: str) -> Change | None:
     """The platform's own answer, after the delivery was taken for unknown: only the owner of the
-    `committing` mark may still say what came of it, and only success or failure."""
+    `committing` mark may still say what came of it, and only that it is there or was refused."""
     mark = log.committing
     if log.status is not Status.UNKNOWN or mark is None or mark.owner != owner:
         return None
     if isinstance(result, Posted) and not result.found:
-        return Change(_success(log, result, now))
+        known = result.remote_id in log.remote_ids
+        return None if known else arrived(log, now, result.part(now))
     refused = isinstance(result, PermanentError) and log.unsettled_since == mark.at
     if isinstance(result, PermanentError) and refused:
         log = log.model_copy(update={"committing": None, "unsettled_since": None})
@@ -512,7 +557,11 @@ def late_answer(log: PublishLog, result: Result, *, now: datetime, owner: str) -
 
 
 def sweep(seen: Seen, *, now: datetime, looks: bool) -> Change | None:
-    """What the sweep makes of a delivery that is still open after its grace; None: leave it."""
+    """What the sweep makes of a delivery that is still open after its grace; None: leave it.
+
+    An outage of hours outlasts every task, so that one account's backlog is woken here: each of it
+    gets a slot, in the order in which the sweep goes through them, which is the oldest first.
+    """
     log = seen.log
     if not log.is_open or log.sweep_at is None or now < log.sweep_at:
         return None
@@ -529,8 +578,16 @@ def sweep(seen: Seen, *, now: datetime, looks: bool) -> Change | None:
         message = f"Its task was made {log.sweep_hops} times and never reached the function."
         return bury(log, now, Status.FAILED, code="cannot_start", message=message)
     hops = log.sweep_hops + 1
-    status = log.status if log.status is not Status.PROCESSING else Status.RETRY
-    again = hop_to(log, now, now, status=status, sweep_hops=hops)
-    return Change(
-        again.model_copy(update={"sweep_at": sweep_at(now, log.latest_at, hops)}), wakes=True
+    slot = _slot_again(log, seen.account, now)
+    if slot is not None and slot.starts_at > now:
+        change = waiting(log, now, slot.starts_at, code="spaced", sweep_hops=hops)
+    else:
+        status = log.status if log.status is not Status.PROCESSING else Status.RETRY
+        again = hop_to(log, now, now, status=status, sweep_hops=hops)
+        change = Change(again, wakes=True)
+    look = sweep_at(change.log.due_at, log.latest_at, hops)
+    return replace(
+        change,
+        log=change.log.model_copy(update={"sweep_at": look}),
+        next_free_at=slot.next_free_at if slot else None,
     )

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from pydantic import Field
 
 from shared.domain.records import Instant, Record, Value
 
 
+class Kind(StrEnum):
+    """What can be paused, each in a document of its own: `controls/publish` and so on."""
+
+    PUBLISH = "publish"
+    SYNC = "sync"
+    BULK = "bulk"
+
+
 class Pause(Value):
     """One pause. `scope` is platform, account, company or queue; without `until` it holds."""
 
+    kind: Kind = Kind.PUBLISH
     scope: str
     name: str
     by: str
@@ -23,13 +33,19 @@ class Pause(Value):
 
 
 class Controls(Record):
-    """`controls/publish`: every pause of publishing, and app-wide limits in epoch milliseconds."""
+    """`controls/{kind}`: every pause of that kind, and app-wide limits in epoch milliseconds."""
 
     pauses: dict[str, Pause] = Field(default_factory=dict)
     throttled: dict[str, int] = Field(default_factory=dict)
 
     def pause_of(
-        self, *, platform: str, account_id: str, company_id: str, queue: str, now: datetime
+        self,
+        *,
+        platform: str | None = None,
+        account_id: str | None = None,
+        company_id: str,
+        queue: str,
+        now: datetime,
     ) -> Pause | None:
         named = {
             "platform": platform,

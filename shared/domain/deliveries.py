@@ -38,18 +38,12 @@ class Status(StrEnum):
 
 S = Status
 NEXT: dict[Status, frozenset[Status]] = {
-    S.PENDING: frozenset(
-        {S.PENDING, S.PROCESSING, S.WAITING, S.FAILED, S.MISSED, S.CANCELLED, S.UNKNOWN}
-    ),
-    S.RETRY: frozenset(
-        {S.PENDING, S.RETRY, S.PROCESSING, S.WAITING, S.FAILED, S.MISSED, S.CANCELLED, S.UNKNOWN}
-    ),
-    S.WAITING: frozenset(
-        {S.PENDING, S.WAITING, S.PROCESSING, S.FAILED, S.MISSED, S.CANCELLED, S.UNKNOWN}
-    ),
+    S.PENDING: frozenset(Status) - {S.RETRY, S.ACCEPTED, S.SUCCESS},
+    S.RETRY: frozenset(Status) - {S.ACCEPTED, S.SUCCESS},
+    S.WAITING: frozenset(Status) - {S.RETRY, S.ACCEPTED, S.SUCCESS},
     S.PROCESSING: frozenset(Status) - {S.PENDING, S.CANCELLED},
-    S.ACCEPTED: frozenset({S.ACCEPTED, S.PROCESSING, S.WAITING, S.FAILED, S.MISSED, S.UNKNOWN}),
-    S.UNKNOWN: frozenset({S.UNKNOWN, S.PROCESSING, S.SUCCESS, S.FAILED, S.PENDING}),
+    S.ACCEPTED: frozenset(Status) - {S.PENDING, S.RETRY, S.SUCCESS, S.CANCELLED},
+    S.UNKNOWN: frozenset(Status) - {S.RETRY, S.WAITING, S.CANCELLED, S.MISSED},
     S.FAILED: frozenset({S.PENDING}),
     S.MISSED: frozenset({S.PENDING}),
     S.PARTIAL: frozenset({S.PENDING}),
@@ -66,7 +60,8 @@ class IllegalMoveError(Exception):
 
 
 class Committing(Value):
-    """Written before the one call that creates the post, with all that a repeat would need."""
+    """Written before the one call that creates the post, or the `part` of a thread, with all that
+    a repeat would need."""
 
     at: Instant
     send_by: Instant
@@ -74,6 +69,21 @@ class Committing(Value):
     part: int = 0
     native_key: str
     request_hash: str
+
+
+class Part(Value):
+    """One post of a thread."""
+
+    content: str
+    media: tuple[MediaItem, ...] = ()
+
+
+class Arrived(Value):
+    """A part that is on the platform; a delivery of one post has one."""
+
+    remote_id: str
+    remote_url: str | None = None
+    published_at: Instant | None = None
 
 
 class Attempt(Value):
@@ -95,7 +105,12 @@ class Attempt(Value):
 
 class PublishLog(Record):
     """`publishLogs/{deliveryId}`. `content`, `media` and `options` are what this delivery sends:
-    an edit that may still change two of three deliveries leaves the third one's true."""
+    an edit that may still change two of three deliveries leaves the third one's true.
+
+    `thread` is what follows as replies, each to the one before. `parts` are those on the platform,
+    in their order, and `remote_id` is the first one's: what is claimed, tried and settled at any
+    time is the part that comes next.
+    """
 
     post_id: str
     company_id: str
@@ -104,6 +119,7 @@ class PublishLog(Record):
     content: str
     media: tuple[MediaItem, ...] = ()
     options: dict[str, Any] = Field(default_factory=dict)
+    thread: tuple[Part, ...] = ()
 
     status: Status = Status.PENDING
     generation: int = 1
@@ -120,7 +136,7 @@ class PublishLog(Record):
     unsettled_since: Instant | None = None
     lookups: int = 0
     state: dict[str, Any] = Field(default_factory=dict)
-    parts: tuple[str, ...] = ()
+    parts: tuple[Arrived, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     attempts_spent: int = 0
     sweep_hops: int = 0
@@ -145,10 +161,25 @@ class PublishLog(Record):
         return keys.delivery_id(self.post_id, self.platform, self.account_id)
 
     @property
+    def wanted(self) -> tuple[Part, ...]:
+        """All that it sends, the first post first."""
+        return (Part(content=self.content, media=self.media), *self.thread)
+
+    @property
+    def part(self) -> int:
+        """Which part comes next, from 0."""
+        return len(self.parts)
+
+    @property
+    def remote_ids(self) -> tuple[str, ...]:
+        return tuple(part.remote_id for part in self.parts)
+
+    @property
     def native_key(self) -> str:
-        return keys.native_key(
-            self.id, self.content, [item.uri for item in self.media], self.options
-        )
+        """Of the part that comes next."""
+        wanted = self.wanted[self.part]
+        uris = [item.uri for item in wanted.media]
+        return keys.native_key(self.id, wanted.content, uris, self.options, self.part)
 
     @property
     def is_open(self) -> bool:
@@ -197,7 +228,8 @@ class Change:
     `wakes`: after the commit, create the task that the new log has on record. `letter` is written
     in the same commit; `pause_account` (epoch ms) raises the account's pause, `pause_platform` the
     app-wide one; `next_free_at` (epoch ms) hands the account's next slot on, guarded by the account
-    as it was read. `by_evidence`: the commit also claims the remote id for this delivery.
+    as it was read. `by_evidence`: the commit also claims the newest part's remote id for this
+    delivery.
     """
 
     log: PublishLog
@@ -253,6 +285,40 @@ def ended(log: PublishLog, now: datetime, status: Status, **fields: Any) -> Publ
     return evolve(log, now, status=status, **(at_rest | fields))
 
 
+def advanced(log: PublishLog, part: Arrived) -> PublishLog:
+    """The log with one more part on the platform. Marks and state are about the next one from here
+    on, if there is one, and the attempt that runs is its first."""
+    parts = (*log.parts, part)
+    first = parts[0]
+    update: dict[str, Any] = {
+        "parts": parts,
+        "remote_id": first.remote_id,
+        "remote_url": first.remote_url,
+        "published_at": first.published_at,
+        "committing": None,
+        "unsettled_since": None,
+        "lookups": 0,
+        "error_code": None,
+        "error_message": None,
+    }
+    if len(parts) < len(log.wanted):
+        update |= {"state": {}, "attempts_spent": min(log.attempts_spent, 1)}
+    return log.model_copy(update=update)
+
+
+def arrived(log: PublishLog, now: datetime, part: Arrived, *, by_evidence: bool = False) -> Change:
+    """One more part is on the platform: the end, or a task that goes on with the next one."""
+    log = advanced(log, part)
+    if log.part == len(log.wanted):
+        return Change(ended(log, now, Status.SUCCESS), by_evidence=by_evidence)
+    return Change(going_on(log, now), wakes=True, by_evidence=by_evidence)
+
+
+def going_on(log: PublishLog, now: datetime) -> PublishLog:
+    """A thread of which parts are published, and a task for the next one."""
+    return hop_to(log, now, now, status=Status.ACCEPTED, attempts_spent=0)
+
+
 def letter(log: PublishLog, now: datetime) -> DeadLetter:
     """The dead letter of a log that has just ended without success."""
     attempts = [a.document() for a in log.attempts if a.generation == log.generation]
@@ -276,6 +342,7 @@ def letter(log: PublishLog, now: datetime) -> DeadLetter:
             "status": str(log.status),
             "attempts": attempts,
             "rawResponse": log.raw_response,
+            "parts": [part.document() for part in log.parts],
             "latestAt": log.latest_at,
         },
         created_at=now,
@@ -288,12 +355,13 @@ def bury(
 ) -> Change:
     """End without success, with the dead letter in the same commit.
 
-    Where an earlier call may have created the post, only `unknown` is true.
+    Where an earlier call may have created the post, only `unknown` is true; where parts of it are
+    published, only `partial`.
     """
     about = {"error_code": code, "error_message": message, **fields}
     if log.unsettled_since is not None:
         return Change(ended(log, now, Status.UNKNOWN, **about))
-    end = ended(log, now, status, committing=None, **about)
+    end = ended(log, now, Status.PARTIAL if log.parts else status, committing=None, **about)
     return Change(end, letter=letter(end, now))
 
 

@@ -78,6 +78,11 @@ def snapshot_id(fetched_at: datetime) -> str:
     return fetched_at.strftime("%Y%m%dT%H%M%S%fZ")
 
 
+def daily_id(company_id: str, account_id: str, day: str) -> str:
+    """One account's day of engagement."""
+    return "y" + _hash(company_id, account_id, day)
+
+
 def dead_letter_id(delivery: str, generation: int) -> str:
     return f"{delivery}-{generation}"
 
@@ -90,12 +95,16 @@ def remote_id(platform: str, remote: str) -> str:
     return "r" + _hash(platform, remote)
 
 
-def native_key(delivery: str, content: str, media_uris: Iterable[str], options: Any) -> str:
-    """The key given to platforms that take one: the same while the content is the same.
+def native_key(
+    delivery: str, content: str, media_uris: Iterable[str], options: Any, part: int = 0
+) -> str:
+    """The key given to platforms that take one: the same while the content is the same. Parts of a
+    thread differ, be their words the same.
 
     A UUID's form, which every such platform accepts.
     """
-    digest = _hash(delivery, content, *media_uris, fingerprint(options))
+    place = [str(part)] if part else []
+    digest = _hash(delivery, content, *media_uris, fingerprint(options), *place)
     return "-".join((digest[:8], digest[8:12], digest[12:16], digest[16:20], digest[20:]))
 
 

@@ -27,13 +27,21 @@ class PostStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class TargetPart(Value):
+    """A post that follows in a thread, as it was ordered."""
+
+    content: str = ""
+    media_asset_ids: tuple[str, ...] = ()
+
+
 class Target(Value):
-    """One account that a post goes to."""
+    """One account that a post goes to; `thread` is what follows there as replies."""
 
     platform: str
     account_id: str
     custom_content: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    thread: tuple[TargetPart, ...] = ()
 
 
 class Result(Value):

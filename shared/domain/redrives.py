@@ -80,7 +80,7 @@ def correction(letter: DeadLetter) -> Correction:
 
 def corrected(letter: DeadLetter, new: Correction, now: datetime) -> DeadLetter:
     """The letter with the correction in its payload; earlier ones stay where not replaced."""
-    fields: dict[str, Any] = new.fields()
+    fields: dict[str, Any] = new.given()
     if new.media is not None:
         fields["media"] = [item.document() for item in new.media]
         fields["mediaAssetIds"] = [item.id for item in new.media]
@@ -90,7 +90,10 @@ def corrected(letter: DeadLetter, new: Correction, now: datetime) -> DeadLetter:
 def need_whole(letter: DeadLetter) -> None:
     """Raises `ConflictError` where parts are out: new text would not belong to the old."""
     if letter.evidence.get("status") == str(Status.PARTIAL):
-        message = "Parts of this thread are published. Its content cannot be changed any more."
+        message = (
+            "Parts of this thread are published and stay as they are. Retry the delivery instead, "
+            "with the missing parts corrected."
+        )
         raise ConflictError(message, code="partly_published")
 
 

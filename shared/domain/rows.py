@@ -306,6 +306,11 @@ def _shown(target: Target) -> dict[str, Any]:
         shown["customContent"] = target.custom_content
     if target.options:
         shown["options"] = target.options
+    if target.thread:
+        shown["thread"] = [
+            {name: value for name, value in part.document().items() if value}
+            for part in target.thread
+        ]
     return shown
 
 

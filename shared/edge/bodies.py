@@ -71,8 +71,9 @@ class Body(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Equal for requests that ask for the same, however they are written."""
-        return keys.fingerprint(self.model_dump(mode="json"))
+        """Equal for requests that ask for the same, however they are written. A field that a newer
+        release knows changes nothing for those who do not use it."""
+        return keys.fingerprint(self.model_dump(mode="json", exclude_defaults=True))
 
     @field_validator("*", mode="after")
     @classmethod

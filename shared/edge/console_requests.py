@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from shared.domain.controls import Kind
 from shared.domain.dead_letters import LetterStatus
 from shared.domain.redrives import Person
 from shared.domain.scheduled_jobs import JobStatus
@@ -98,6 +99,9 @@ class DiscardRequest(Body):
 
 
 class ScopeBody(Body):
+    """`kind` says what of the scope; a queue has one kind of work anyway."""
+
+    kind: Kind = Kind.PUBLISH
     scope: Literal["queue", "platform", "account", "company"]
     name: Id
 

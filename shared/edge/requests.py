@@ -13,20 +13,35 @@ from shared.domain.bulk import Export, JobType, Records, Wish
 from shared.domain.failures import Problem, RefusedError
 from shared.domain.markers import Keyed
 from shared.domain.media import MediaAsset
-from shared.domain.posts import PostStatus, Target
+from shared.domain.posts import PostStatus, Target, TargetPart
 from shared.domain.rows_file import Format
 from shared.edge.bodies import LARGEST, TEXT_CHARS, Body, Id, Instant, Key, Options, Text
 
 MOST_TARGETS = 50
 MOST_MEDIA = 40
 MOST_CONTENT = 100
+MOST_PARTS = 25  # of a thread, the content with them
+
+
+class PartBody(Body):
+    content: Text = ""
+    media_asset_ids: tuple[Id, ...] = Field(default=(), max_length=MOST_MEDIA)
+
+    def part(self) -> TargetPart:
+        return TargetPart(content=self.content, media_asset_ids=self.media_asset_ids)
+
+
+Thread = Annotated[tuple[PartBody, ...], Field(max_length=MOST_PARTS - 1)]
 
 
 class TargetBody(Body):
+    """`thread` is what follows the content, each part in reply to the one before."""
+
     platform: Id
     account_id: Id
     custom_content: Text | None = None
     options: Options = Field(default_factory=dict)
+    thread: Thread = ()
 
     def target(self) -> Target:
         return Target.model_validate(self.model_dump(exclude_unset=True))
@@ -84,6 +99,8 @@ class EditRequest(CommandRequest):
 
 
 class RetryRequest(Body):
+    """`thread` is what is to follow the parts that are published, or the content if none is."""
+
     company_id: Id
     post_id: Id
     platform: Id
@@ -91,6 +108,7 @@ class RetryRequest(Body):
     content: Text | None = None
     options: Options | None = None
     media_asset_ids: tuple[Id, ...] | None = Field(default=None, max_length=MOST_MEDIA)
+    thread: Thread | None = None
     latest_at: datetime | None = None
     timezone: str | None = None
     accept_duplicate_risk: bool = False

@@ -135,7 +135,7 @@ def _answer(
     try:
         body = _parse(raw, route)
         return route.handle(body, context)
-    except BadRequestError as error:
+    except (RefusedError, ConflictError) as error:  # and would be, however often it came back
         from_queue = caller.role == TASKS or (caller.role == "any" and context.task_id)
         if not from_queue:
             raise
@@ -198,9 +198,11 @@ def _only_follows(
     return kind == "too_short" and any(other[: len(where)] == where for other in inside)
 
 
-def _bury(raw: bytes, error: BadRequestError, context: Context) -> Answer:
-    """A task that nobody can read would come back for ever: it becomes a dead letter, once."""
-    evidence = {"errors": [f"{p.field}: {p.message}" for p in error.problems][:20]}
+def _bury(raw: bytes, error: RefusedError | ConflictError, context: Context) -> Answer:
+    """A task that nobody can read or grant would come back until the queue threw it away: it
+    becomes a dead letter, once."""
+    problems = error.problems if isinstance(error, RefusedError) else []
+    evidence = {"errors": [f"{p.field}: {p.message}" for p in problems][:20]}
     if context.task_id:
         evidence["taskName"] = [context.task_id]
     letter = context.rt.store.dead_letters.bury_malformed(raw, error.message, evidence)

@@ -101,7 +101,7 @@ def _redrive(wanted: Connection, by: str, rt: Runtime) -> list[str]:
             targets=((wanted.platform, wanted.account_id),),
             keyed=Keyed("redrive", wanted.company_id, key, keys.fingerprint(key)),
         )
-        again = Retry(None, None, None, latest_at=latest, timezone=None, risk=None, by=by)
+        again = Retry(None, None, None, None, latest_at=latest, timezone=None, risk=None, by=by)
         try:
             commands.retry(which, again, rt)
         except JobError:

@@ -26,7 +26,9 @@ from shared.domain.bulk import (
     Import,
     MissingFileError,
     Over,
+    Paused,
     Phase,
+    RefusedRow,
     Stale,
     State,
 )
@@ -37,7 +39,7 @@ from shared.jobs.publish import tell_failed
 from shared.jobs.schedule import Order
 from shared.queue.tasks import Task
 from shared.runtime import Runtime
-from shared.store.bulk import Held, OvertakenError, RefusedRow
+from shared.store.bulk import Held, OvertakenError
 from shared.store.firestore import fresh_id
 
 REVIVED_AT_ONCE = 50
@@ -157,6 +159,9 @@ def run(
         case Stale(job):
             _wake(job_id, job, rt)
             return {"success": True, "alreadyProcessed": True, "chunk": job.hop}
+        case Paused(job):
+            _tell("bulk.paused", job_id, job, rt)
+            return {"success": True, "paused": True, "state": str(job.state)}
         case Busy():
             raise UnavailableError("Another attempt holds this chunk.", code="busy")
         case Begun():
@@ -227,15 +232,29 @@ def rewake(delivery_ids: tuple[str, ...], rt: Runtime) -> None:
 
 
 def revive(rt: Runtime) -> int:
-    """New chunks for jobs whose tasks the queue gave up or lost; how many."""
-    revived = 0
-    for job_id in rt.store.bulk.stalled(REVIVED_AT_ONCE):
-        held = rt.store.bulk.revive(job_id)
-        if held is not None:
-            revived += 1
-            _wake(job_id, held.job, rt)
-            _tell("bulk.stalled", job_id, held.job, rt, severity="WARNING")
-    return revived
+    """New chunks for jobs whose tasks the queue gave up or lost, or whose pause may be over; how
+    many."""
+    return sum(_revive(job_id, rt) for job_id in rt.store.bulk.stalled(REVIVED_AT_ONCE))
+
+
+def resume(where: Mapping[str, str], rt: Runtime, ends_at: float) -> tuple[int, bool]:
+    """Wake what a pause of this scope held: how many jobs, and whether these were all."""
+    woken = 0
+    while time.monotonic() < ends_at:
+        revived = sum(_revive(name, rt) for name in rt.store.bulk.paused(where, REVIVED_AT_ONCE))
+        if not revived:
+            return woken, True
+        woken += revived
+    return woken, False
+
+
+def _revive(job_id: str, rt: Runtime) -> bool:
+    held = rt.store.bulk.revive(job_id)
+    if held is None:
+        return False
+    _wake(job_id, held.job, rt)
+    _tell("bulk.revived", job_id, held.job, rt)
+    return True
 
 
 # --- looking, cancelling -------------------------------------------------------------------------
@@ -259,6 +278,7 @@ def _shown(job_id: str, job: BulkJob, rt: Runtime) -> dict[str, Any]:
         "companyId": job.company_id,
         "state": str(job.state),
         "phase": str(job.phase) if job.is_open else None,
+        "paused": job.paused,
         "counts": job.counts.document(),
         "cursor": {"row": job.cursor.row, "part": job.cursor.part, "chunk": job.hop},
         "notes": [note.document() for note in job.notes],
@@ -279,10 +299,10 @@ def _shown(job_id: str, job: BulkJob, rt: Runtime) -> dict[str, Any]:
     return shown
 
 
-def _tell(event: str, job_id: str, job: BulkJob, rt: Runtime, *, severity: str = "INFO") -> None:
+def _tell(event: str, job_id: str, job: BulkJob, rt: Runtime) -> None:
     rt.log.event(
         event,
-        severity="WARNING" if job.state is State.FAILED else severity,
+        severity="WARNING" if job.state is State.FAILED else "INFO",
         jobId=job_id,
         companyId=job.company_id,
         type=str(job.type),

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shared.domain import analytics, posts, rows
-from shared.domain.bulk import Artifact, Cursor, Export, Phase, Records, State
+from shared.domain.bulk import Artifact, Cursor, Export, Phase, Records, RefusedRow, State
 from shared.domain.deliveries import PublishLog
 from shared.domain.markers import Keyed
 from shared.domain.rows_file import Format, Shape
@@ -23,7 +23,6 @@ from shared.jobs import bulk as chunks
 from shared.jobs.bulk import Work
 from shared.runtime import Runtime
 from shared.store import queries
-from shared.store.bulk import RefusedRow
 
 PAGE_ROWS = 200
 # Firestore reads the past of the last hour; a longer export goes on with what is there now.

@@ -24,6 +24,7 @@ from shared.domain.bulk import (
     MissingFileError,
     Note,
     Phase,
+    RefusedRow,
     SeenKeys,
     Source,
     State,
@@ -42,9 +43,9 @@ from shared.jobs import schedule
 from shared.jobs.bulk import Orders, Work
 from shared.jobs.commands import too_late
 from shared.jobs.publish import tell_failed
-from shared.jobs.schedule import Order, draft_problems, resolve_media
+from shared.jobs.schedule import Order, draft_problems, resolve_media, resolve_thread
 from shared.runtime import Runtime
-from shared.store.bulk import Around, RefusedRow, Step, Wanted
+from shared.store.bulk import Around, Step, Wanted
 from shared.store.posts import Command, Creation, Whole
 
 PART_ROWS = 500
@@ -363,7 +364,7 @@ class _Batch:
                 for name in entry.post_ids(self.company_id)
             ),
             account_ids=_distinct(t.account_id for order in orders for t in order.targets),
-            asset_ids=_distinct(name for order in orders for name in order.media_asset_ids),
+            asset_ids=_distinct(name for order in orders for name in order.asset_ids),
         )
 
     def changed(self, around: Around) -> list[str]:
@@ -531,16 +532,18 @@ def _changed(
     when = _plan(order, post, now)
     for index, target in enumerate(order.targets):
         log = next(log for log in whole.logs.values() if _is(log, target))
-        correction = Correction(target.custom_content or order.content, media, target.options)
+        field, assets = f"platforms[{index}]", around.surroundings.assets
+        thread = resolve_thread(field, target.thread, assets, order.company_id, problems)
+        content = target.custom_content or order.content
+        correction = Correction(content, media, target.options, thread)
         if problems:
             continue
         change = changes.edit(log, correction, now)
         problems += draft_problems(
-            f"platforms[{index}]",
+            field,
             log.platform,
-            change.log.content,
-            change.log.media,
-            target,
+            change.log.wanted,
+            target.options,
             rt,
             account=around.surroundings.accounts.get(target.account_id),
         )

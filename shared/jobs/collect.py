@@ -12,7 +12,7 @@ what it had.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -55,6 +55,7 @@ from shared.store.analytics import Held, Kept
 from shared.store.firestore import fresh_id
 
 BATCHES = 10  # in one request
+SYNCS_WOKEN = 500
 MARGIN = 10.0  # seconds for the commit, and for the successor's task
 
 
@@ -98,6 +99,19 @@ def run(task: Collecting, rt: Runtime) -> dict[str, Any]:
     if all_ended:
         sync.finish(task.sync_id, rt)
     return _answer(part) | ({"alreadyProcessed": True} if isinstance(decision, Replay) else {})
+
+
+def resume(where: Mapping[str, str], rt: Runtime, ends_at: float) -> tuple[int, bool]:
+    """Wake what a pause of this scope held: how many accounts, and whether these were all. What
+    is missed looks again by itself within the hour."""
+    woken = 0
+    for sync_id, _ in rt.store.analytics.unfinished(rt.now(), SYNCS_WOKEN):
+        if time.monotonic() >= ends_at:
+            return woken, False
+        parts = rt.store.analytics.wake_paused(sync_id, where, sync.ACCOUNTS_PAGE)
+        sync.create([_next_task(part) for part in parts], rt)
+        woken += len(parts)
+    return woken, True
 
 
 def _answer(part: Part) -> dict[str, Any]:

@@ -14,14 +14,21 @@ from typing import Any
 
 from shared.domain import changes, leases
 from shared.domain.changes import Correction
-from shared.domain.deliveries import Change, PublishLog, Status
+from shared.domain.deliveries import CHANGEABLE, Change, PublishLog, Status
 from shared.domain.failures import ConflictError, NotFoundError, Problem, RefusedError
 from shared.domain.markers import Keyed
 from shared.domain.media import MediaItem
-from shared.domain.posts import Target
+from shared.domain.posts import Target, TargetPart
 from shared.domain.schedules import moment, plan
 from shared.jobs.publish import tell_failed
-from shared.jobs.schedule import draft_problems, resolve_media, target_problems
+from shared.jobs.schedule import (
+    draft_problems,
+    log_problems,
+    resolve_media,
+    resolve_thread,
+    target_problems,
+    thread_assets,
+)
 from shared.observability import trace_of
 from shared.runtime import Runtime
 from shared.store.posts import Command, Whole
@@ -79,6 +86,11 @@ class Edit:
     media_asset_ids: tuple[str, ...] | None
     targets: Mapping[tuple[str, str], Target]
 
+    @property
+    def asset_ids(self) -> tuple[str, ...]:
+        named = (*(self.media_asset_ids or ()), *thread_assets(self.targets.values()))
+        return tuple(dict.fromkeys(named))
+
 
 def edit(which: Which, wanted: Edit, rt: Runtime) -> dict[str, Any]:
     if wanted.content is None and wanted.media_asset_ids is None and not which.targets:
@@ -99,13 +111,14 @@ def edit(which: Which, wanted: Edit, rt: Runtime) -> dict[str, Any]:
             if log is None:
                 continue
             target = targets[index] = _edited_target(before, wanted)
-            change = changes.edit(log, _correction(target, whole, wanted, media), now)
+            field = f"platforms[{index}]"
+            correction = _correction(field, target, whole, wanted, media, problems)
+            change = changes.edit(log, correction, now)
             problems += draft_problems(
-                f"platforms[{index}]",
+                field,
                 log.platform,
-                change.log.content,
-                change.log.media,
-                target.model_copy(update={"options": change.log.options}),
+                change.log.wanted,
+                change.log.options,
                 rt,
                 account=rt.store.accounts.read(log.account_id),
             )
@@ -125,7 +138,7 @@ def edit(which: Which, wanted: Edit, rt: Runtime) -> dict[str, Any]:
         which.company_id,
         decide,
         keyed=which.keyed,
-        asset_ids=wanted.media_asset_ids or (),
+        asset_ids=wanted.asset_ids,
     )
     if not stored.replayed:
         _tell("edit", which, stored.logs, rt)
@@ -133,7 +146,12 @@ def edit(which: Which, wanted: Edit, rt: Runtime) -> dict[str, Any]:
 
 
 def _correction(
-    target: Target, whole: Whole, wanted: Edit, media: tuple[MediaItem, ...] | None
+    field: str,
+    target: Target,
+    whole: Whole,
+    wanted: Edit,
+    media: tuple[MediaItem, ...] | None,
+    problems: list[Problem],
 ) -> Correction:
     """What changes for one delivery; what the edit does not name stays as it is."""
     own = wanted.targets.get((target.platform, target.account_id))
@@ -142,15 +160,18 @@ def _correction(
     if "custom_content" in named or wanted.content is not None:
         shared = wanted.content if wanted.content is not None else whole.post.content
         content = target.custom_content or shared
-    return Correction(content, media, target.options if "options" in named else None)
+    thread = None
+    if "thread" in named:
+        thread = resolve_thread(field, target.thread, whole.assets, whole.post.company_id, problems)
+    return Correction(content, media, target.options if "options" in named else None, thread)
 
 
 def _edited_target(target: Target, wanted: Edit) -> Target:
     change = wanted.targets.get((target.platform, target.account_id))
     if change is None:
         return target
-    given = change.model_dump(exclude_unset=True, include={"custom_content", "options"})
-    return target.model_copy(update=given)
+    own = change.model_fields_set & {"custom_content", "options", "thread"}
+    return target.model_copy(update={name: getattr(change, name) for name in own})
 
 
 def reschedule(
@@ -193,16 +214,23 @@ def reschedule(
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """One delivery again, with what is to be different. `risk` is why a person takes the risk of a
-    second post where the first one's outcome is unknown."""
+    """One delivery again, with what is to be different: `thread` is what is to follow the parts
+    that are published. `risk` is why a person takes the risk of a second post where the first one's
+    outcome is unknown."""
 
     content: str | None
     options: dict[str, Any] | None
     media_asset_ids: tuple[str, ...] | None
+    thread: tuple[TargetPart, ...] | None
     latest_at: datetime | None
     timezone: str | None
     risk: str | None
     by: str
+
+    @property
+    def asset_ids(self) -> tuple[str, ...]:
+        shown = [name for part in self.thread or () for name in part.media_asset_ids]
+        return tuple(dict.fromkeys((*(self.media_asset_ids or ()), *shown)))
 
 
 def retry(which: Which, wanted: Retry, rt: Runtime) -> dict[str, Any]:
@@ -223,7 +251,14 @@ def retry(which: Which, wanted: Retry, rt: Runtime) -> dict[str, Any]:
         media = None
         if wanted.media_asset_ids is not None:
             media = resolve_media(wanted.media_asset_ids, whole.assets, which.company_id, problems)
-        correction = Correction(wanted.content, media, wanted.options)
+        thread = None
+        if wanted.thread is not None:
+            thread = resolve_thread(
+                "delivery", wanted.thread, whole.assets, which.company_id, problems
+            )
+        correction = Correction(wanted.content, media, wanted.options, thread)
+        if correction.rewrites(log):
+            raise RefusedError([Problem("content", "partly_published", _PARTLY_PUBLISHED)])
         latest = max(log.latest_at, now + leases.LATEST_AFTER)
         if wanted.latest_at is not None:
             latest = moment(wanted.latest_at, wanted.timezone, field="latestAt").at
@@ -232,18 +267,7 @@ def retry(which: Which, wanted: Retry, rt: Runtime) -> dict[str, Any]:
                 problems.append(Problem("latestAt", "in_the_past", sentence))
         letter = whole.letters.get(log.id)
         change = changes.retry(log, correction, now, latest_at=latest, letter=letter)
-        target = Target(
-            platform=log.platform, account_id=log.account_id, options=change.log.options
-        )
-        problems += draft_problems(
-            "delivery",
-            log.platform,
-            change.log.content,
-            change.log.media,
-            target,
-            rt,
-            account=account,
-        )
+        problems += log_problems(change.log, account, rt)
         if problems:
             raise RefusedError(problems)
         audit = None
@@ -262,7 +286,7 @@ def retry(which: Which, wanted: Retry, rt: Runtime) -> dict[str, Any]:
         which.company_id,
         decide,
         keyed=which.keyed,
-        asset_ids=wanted.media_asset_ids or (),
+        asset_ids=wanted.asset_ids,
         with_letters=True,
     )
     if not stored.replayed:
@@ -327,7 +351,15 @@ _TOO_LATE = {
 }
 
 
+_PARTLY_PUBLISHED = (
+    "Parts of this thread are published and stay as they are. Give what is still to follow them as "
+    "thread, one part or more, or nothing to send it as it was."
+)
+
+
 def too_late(log: PublishLog) -> str:
+    if log.is_open and log.parts:
+        return f"Parts of it are published ({log.part} of {len(log.wanted)}); the others follow."
     return _TOO_LATE.get(log.status, "It can still be changed.")
 
 
@@ -339,9 +371,9 @@ def _why_not(log: PublishLog) -> str:
             "It may be on the platform already. Look there; to send it again all the same, give "
             "acceptDuplicateRisk and a reason."
         )
-    if changes.changeable(log):
+    if log.status in CHANGEABLE:
         return f"It is {log.status} and will be tried by itself at {log.due_at.isoformat()}."
-    return f"Only a failed or missed delivery can be retried. {too_late(log)}"
+    return f"Only a failed, missed or partial delivery can be retried. {too_late(log)}"
 
 
 def _is(log: PublishLog, target: Target) -> bool:

@@ -1,19 +1,21 @@
 """Pause and resume: a queue, a platform, an account, a company; with a reason, and until when.
 
-The record in `controls/publish` is what holds a delivery; a paused queue also stands still itself.
-What has written `committing` goes on, and both answers say so. A pause that ends, by hand or by its
-time, stays on record until its queue runs and everything it held is awake: a crash in between is
-made good by the next sweep.
+A pause is of publishing, of syncs, or of imports and exports. The record in `controls/{kind}` is
+what holds a delivery, an account's share of a sync, a chunk; a paused queue also stands still
+itself. What has written `committing` goes on, and both answers say so. A pause that ends, by hand
+or by its time, stays on record until its queue runs and everything it held is awake: a crash in
+between is made good by the next sweep.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from shared.domain import changes
-from shared.domain.controls import Pause
+from shared.domain import bulk, changes, keys
+from shared.domain.controls import Kind, Pause
 from shared.domain.deliveries import PublishLog, Status
 from shared.domain.failures import (
     ConflictError,
@@ -24,6 +26,8 @@ from shared.domain.failures import (
     UnavailableError,
 )
 from shared.domain.redrives import Person
+from shared.jobs import bulk as chunks
+from shared.jobs import collect
 from shared.jobs.publish import tell_failed
 from shared.queue.tasks import DEAD_LETTER_QUEUE
 from shared.runtime import Runtime
@@ -34,30 +38,42 @@ SWEEP_SECONDS = 60.0
 PUBLISH = "publish-"
 
 _FIELDS = {"platform": "platform", "account": "accountId", "company": "companyId"}
+_QUEUES = {keys.ANALYTICS_QUEUE: Kind.SYNC, bulk.QUEUE: Kind.BULK}
+_HELD = {Kind.PUBLISH: "deliveries", Kind.SYNC: "accounts' readings", Kind.BULK: "files"}
 
 
 def pause(
-    scope: str, name: str, until: datetime | None, person: Person, rt: Runtime
+    kind: Kind, scope: str, name: str, until: datetime | None, person: Person, rt: Runtime
 ) -> dict[str, Any]:
+    rt.store.switches.read()  # brings the time
     if until is not None and until <= rt.store.clock.now():
         raise RefusedError([Problem("until", "in_the_past", "until must be in the future.")])
-    _check(scope, name, rt)
+    kind = _kind(kind, scope, name)
+    _check(kind, scope, name, rt)
     why = person.why or ""
-    held = Pause(scope=scope, name=name, by=person.email, why=why, until=until)
-    rt.store.switches.pause(held, _audit("pause", scope, name, person, until=until))
+    held = Pause(kind=kind, scope=scope, name=name, by=person.email, why=why, until=until)
+    rt.store.switches.pause(held, _audit("pause", held, person, until=until))
     stands = _queue_stands(scope, name, rt)
-    _tell("pause", scope, name, person, rt)
+    _tell("pause", held, person, rt)
     return {
         "success": True,
         "pause": _shown(held),
         "queuePaused": stands,
-        "underWay": _under_way(scope, name, rt),
+        "underWay": _under_way(held, rt),
         "message": _says(held, stands),
     }
 
 
-def _check(scope: str, name: str, rt: Runtime) -> None:
+def _kind(kind: Kind, scope: str, name: str) -> Kind:
+    """A queue has one kind of work, whatever was said."""
+    return _QUEUES.get(name, Kind.PUBLISH) if scope == "queue" else kind
+
+
+def _check(kind: Kind, scope: str, name: str, rt: Runtime) -> None:
     """A pause of something that is not there would hold nothing, and nobody would notice."""
+    if kind is Kind.BULK and scope in ("platform", "account"):
+        sentence = "A file is a company's: pause its company, or the queue bulk."
+        raise RefusedError([Problem("scope", "scope_unknown", sentence)])
     if scope == "platform" and name not in rt.platforms:
         known = ", ".join(sorted(rt.platforms))
         sentence = f"{name!r} is not one of {known}."
@@ -91,37 +107,44 @@ def _says(pause: Pause, stands: bool | None) -> str:
     message = f"The {pause.scope} {pause.name} is paused {until}."
     if stands is False and not pause.name.startswith(PUBLISH):
         return message + " But Cloud Tasks did not answer and its queue still runs: pause again."
-    return message + (
-        " What is already being sent goes on; what comes due waits, spends no attempts, and is "
-        "missed if it waits beyond its latestAt."
-    )
+    return message + _CONSEQUENCES[pause.kind]
 
 
-def resume(scope: str, name: str, person: Person, rt: Runtime, ends_at: float) -> dict[str, Any]:
+_CONSEQUENCES = {
+    Kind.PUBLISH: " What is already being sent goes on; what comes due waits, spends no attempts, "
+    "and is missed if it waits beyond its latestAt.",
+    Kind.SYNC: " What is being read is read to the end of its request; what comes due waits for a "
+    "day at most, by when later syncs have taken over. Publishing goes on.",
+    Kind.BULK: " A chunk under way is finished; the next one waits. Publishing goes on.",
+}
+
+
+def resume(
+    kind: Kind, scope: str, name: str, person: Person, rt: Runtime, ends_at: float
+) -> dict[str, Any]:
+    kind = _kind(kind, scope, name)
     if scope == "queue":
         check_queue(name, rt)
         if name == DEAD_LETTER_QUEUE:
             message = "This queue only holds copies and stays paused. Redrive the letters instead."
             raise ConflictError(message, code="stays_paused")
-    before = rt.store.switches.end(scope, name, _audit("resume", scope, name, person))
+    ending = Pause(kind=kind, scope=scope, name=name, by="", why="")
+    told = _audit("resume", ending, person)
+    before = rt.store.switches.end(kind, scope, name, told)
     if before is None and scope == "queue":  # paused past us, perhaps
-        rt.store.audit.add(_audit("resume", scope, name, person))
-    woken = _finish(_pause_of(scope, name, before), rt, ends_at)
-    _tell("resume", scope, name, person, rt)
+        rt.store.audit.add(told)
+    woken = _finish(before or ending, rt, ends_at)
+    _tell("resume", ending, person, rt)
     was = "was paused" if before else "was not paused by us"
-    message = f"The {scope} {name} {was}. {woken} deliveries that waited are woken."
+    message = f"The {scope} {name} {was}. {woken} {_HELD[kind]} that waited are woken."
     return {
         "success": True,
         "resumed": before is not None,
         "pause": _shown(before) if before else None,
         "woken": woken,
-        "underWay": _under_way(scope, name, rt),
+        "underWay": _under_way(ending, rt),
         "message": message,
     }
-
-
-def _pause_of(scope: str, name: str, before: Pause | None) -> Pause:
-    return before or Pause(scope=scope, name=name, by="", why="")
 
 
 def end_expired(rt: Runtime, ends_at: float) -> int:
@@ -140,18 +163,36 @@ def _finish(pause: Pause, rt: Runtime, ends_at: float) -> int:
     """Start the queue, wake what waits, forget the pause, in this order."""
     if pause.scope == "queue":
         rt.queue.resume(pause.name)
+    where = _where(pause.scope, pause.name)
+    match pause.kind:
+        case Kind.PUBLISH:
+            woken, all_awake = _wake(where, rt, ends_at)
+        case Kind.SYNC:
+            woken, all_awake = collect.resume(where, rt, ends_at)
+        case Kind.BULK:
+            woken, all_awake = chunks.resume(where, rt, ends_at)
+    if all_awake:
+        _forget(pause, rt)
+    return woken
+
+
+def _wake(where: Mapping[str, str], rt: Runtime, ends_at: float) -> tuple[int, bool]:
+    """How many deliveries, and whether these were all."""
     woken = 0
     while time.monotonic() < ends_at:
-        logs = rt.store.oversight.paused(_where(pause.scope, pause.name), BATCH)
+        logs = rt.store.oversight.paused(where, BATCH)
         moved = [log for log in (_awake(log, rt) for log in logs) if log]
         tell_failed(rt.queue.wake_all([log.wake() for log in moved]), rt)
         woken += len(moved)
         if not moved:
-            for held in rt.store.switches.expired():
-                if (held.scope, held.name) == (pause.scope, pause.name):
-                    rt.store.switches.forget(held)
-            break
-    return woken
+            return woken, True
+    return woken, False
+
+
+def _forget(pause: Pause, rt: Runtime) -> None:
+    for held in rt.store.switches.expired():
+        if (held.kind, held.scope, held.name) == (pause.kind, pause.scope, pause.name):
+            rt.store.switches.forget(held)
 
 
 def _awake(log: PublishLog, rt: Runtime) -> PublishLog | None:
@@ -160,17 +201,20 @@ def _awake(log: PublishLog, rt: Runtime) -> PublishLog | None:
 
 
 def _where(scope: str, name: str) -> dict[str, str]:
-    """The deliveries of a scope, by a field of theirs."""
-    if scope == "queue":
-        return {"platform": name.removeprefix(PUBLISH)}
-    return {_FIELDS[scope]: name}
+    """What a scope holds, by a field of it; nothing named is all of its kind."""
+    if scope != "queue":
+        return {_FIELDS[scope]: name}
+    return {} if name in _QUEUES else {"platform": name.removeprefix(PUBLISH)}
 
 
-def _under_way(scope: str, name: str, rt: Runtime) -> list[dict[str, Any]]:
+def _under_way(pause: Pause, rt: Runtime) -> list[dict[str, Any]]:
     """What is being sent right now, or worked on by the platform: no pause holds it."""
+    if pause.kind is not Kind.PUBLISH:
+        return []
     found = []
     for status in (Status.PROCESSING, Status.ACCEPTED):
-        found += rt.store.oversight.in_state(status, _where(scope, name), limit=SHOWN)
+        where = _where(pause.scope, pause.name)
+        found += rt.store.oversight.in_state(status, where, limit=SHOWN)
     return [
         {
             "deliveryId": log.id,
@@ -186,11 +230,13 @@ def _under_way(scope: str, name: str, rt: Runtime) -> list[dict[str, Any]]:
 
 def listed(rt: Runtime) -> dict[str, Any]:
     """Every pause that holds, and the platforms that throttle all of our accounts."""
-    controls, now = rt.store.switches.read(), rt.store.clock.now()
+    kinds, now = rt.store.switches.read(), rt.store.clock.now()
+    pauses = [held for controls in kinds.values() for held in controls.pauses.values()]
+    controls = kinds[Kind.PUBLISH]
     throttled = {name: controls.throttled_until(name) for name in controls.throttled}
     return {
         "success": True,
-        "pauses": [_shown(held) for held in controls.pauses.values() if held.holds(now)],
+        "pauses": [_shown(held) for held in pauses if held.holds(now)],
         "throttled": {name: at.isoformat() for name, at in throttled.items() if at > now},
     }
 
@@ -200,18 +246,26 @@ def _shown(pause: Pause) -> dict[str, Any]:
 
 
 def _audit(
-    action: str, scope: str, name: str, person: Person, *, until: datetime | None = None
+    action: str, pause: Pause, person: Person, *, until: datetime | None = None
 ) -> dict[str, Any]:
     told: dict[str, Any] = {
         "action": action,
         "by": person.email,
         "why": person.why,
-        "scope": scope,
-        "name": name,
+        "kind": str(pause.kind),
+        "scope": pause.scope,
+        "name": pause.name,
         "until": until,
     }
-    return told | ({"companyId": name} if scope == "company" else {})
+    return told | ({"companyId": pause.name} if pause.scope == "company" else {})
 
 
-def _tell(action: str, scope: str, name: str, person: Person, rt: Runtime) -> None:
-    rt.log.event("operator.acted", action=action, by=person.email, scope=scope, name=name)
+def _tell(action: str, pause: Pause, person: Person, rt: Runtime) -> None:
+    rt.log.event(
+        "operator.acted",
+        action=action,
+        by=person.email,
+        kind=str(pause.kind),
+        scope=pause.scope,
+        name=pause.name,
+    )

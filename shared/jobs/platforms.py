@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from shared.platforms.base import Exact, Guarantee, NoGuarantee, Platform, ReadBack, Windowed
+from shared.platforms.base import Guarantee, Platform, Windowed
 from shared.runtime import Runtime
 
 
@@ -29,17 +29,13 @@ def _shown(platform: Platform) -> dict[str, Any]:
 
 
 def _guarantee(guarantee: Guarantee) -> dict[str, Any]:
-    match guarantee:
-        case Exact():
-            return {"kind": "exact", "means": "The same call again creates nothing new."}
-        case Windowed(earliest, latest):
-            return {
-                "kind": "windowed",
-                "earliestSeconds": earliest.total_seconds(),
-                "latestSeconds": latest.total_seconds(),
-                "means": "The same call again is safe inside this window only.",
-            }
-        case ReadBack():
-            return {"kind": "readback", "means": "A lookup can prove that the post is there."}
-        case NoGuarantee():
-            return {"kind": "none", "means": "After a lost answer a person has to look."}
+    shown: dict[str, Any] = {
+        "kind": guarantee.kind,
+        "means": guarantee.means,
+        "restsOn": guarantee.rests_on,
+        "risk": guarantee.risk,
+    }
+    if isinstance(guarantee, Windowed):
+        shown["earliestSeconds"] = guarantee.earliest.total_seconds()
+        shown["latestSeconds"] = guarantee.latest.total_seconds()
+    return shown

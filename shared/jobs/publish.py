@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from shared.domain import keys, leases
+from shared.domain import claims, keys, leases
 from shared.domain.accounts import SocialAccount
 from shared.domain.claims import (
     Begun,
@@ -54,6 +54,8 @@ from shared.store.deliveries import Held, LeaseLostError, UnrecordedError
 from shared.store.firestore import fresh_id
 
 METRICS_AFTER = timedelta(hours=1)  # a post's first numbers
+# With less left of a request a thread's next part is another task's: one call takes up to 20 s.
+PART_SECONDS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,13 @@ def _attempt(task: Knocked, platform: Platform, held: Held, rt: Runtime) -> Outc
     log.event("publish.begun", **_about(held.log))
     try:
         result = attempt.publish()
-    except (LeaseLostError, TooLateToSendError):
-        return Busy(held.log.lease_ends_at or rt.now())
+    except (LeaseLostError, TooLateToSendError, UnavailableError) as error:
+        if attempt.before is not None:
+            result = attempt.before  # the next part was not sent; this one is there all the same
+        elif isinstance(error, UnavailableError):
+            raise
+        else:
+            return Busy(held.log.lease_ends_at or rt.now())
     answer = result.result if isinstance(result, Wait) else result
     try:
         change = rt.store.deliveries.settle(
@@ -123,25 +130,28 @@ def _attempt(task: Knocked, platform: Platform, held: Held, rt: Runtime) -> Outc
             looks=looks_up(platform, held.account),
             ends_at=task.ends_at,
             snooze_until=result.until if isinstance(result, Wait) else None,
+            before=attempt.before if attempt.before is not result else None,
         )
     except LeaseLostError:
         return Busy(held.log.lease_ends_at or rt.now())
     except UnrecordedError:
-        _unrecorded(held.log, answer, log)
+        _unrecorded(held.log, attempt.before or answer, log)
         return Busy(held.log.lease_ends_at or rt.now())
     except UnavailableError:
-        _unrecorded(held.log, answer, log)
+        _unrecorded(held.log, attempt.before or answer, log)
         raise
     after(change, rt, event="publish.settled")
     return Done(change.log)
 
 
 class _Attempt:
-    """One attempt on its way: `held` moves on with each commit that it makes."""
+    """One attempt on its way: `held` moves on with each commit that it makes. `before` is a part of
+    a thread that it has created and that goes on record with its next commit."""
 
     def __init__(self, platform: Platform, held: Held, rt: Runtime, ends_at: float) -> None:
         self.platform = platform
         self.held = held
+        self.before: Posted | None = None
         self._rt = rt
         self._ends_at = ends_at
 
@@ -182,12 +192,34 @@ class _Attempt:
             return error
 
     def _send(self, token: str) -> Result:
+        """What the last part came to that there was time for."""
+        result = self._send_part(token)
+        while isinstance(result, Posted) and self._goes_on(result):
+            self.before = result
+            result = self._send_part(token)
+        return result
+
+    def _goes_on(self, posted: Posted) -> bool:
+        """Whether there is a next part, and time for it. One that was found is only evidence."""
+        log = self._log()
+        more = log.part + 1 < len(log.wanted)
+        return more and not posted.found and time.monotonic() + PART_SECONDS < self._ends_at
+
+    def _log(self) -> PublishLog:
+        """The log as the part that is on its way sees it."""
+        log = self.held.log
+        return claims.stepped(log, self.before, log.updated_at) if self.before else log
+
+    def _send_part(self, token: str) -> Result:
         session = Session(
             mark_committing=self._mark, keep=self._keep, now=self._rt.now, ends_at=self._ends_at
         )
         outcome = self._flow(token, session)
         value = outcome.value
         if isinstance(value, Published):
+            if not value.found and value.remote_id in self._log().remote_ids:
+                message = "The answer names the post of another part"
+                raise OutcomeUnknownError(message, code="known_remote_id")
             return Posted(
                 remote_id=value.remote_id,
                 remote_url=value.remote_url,
@@ -202,7 +234,7 @@ class _Attempt:
         driver, delivery = self._rt.driver, self._delivery()
         guarantee = self.platform.guarantee_for(delivery.platform_user_id)
         since = delivery.unsettled_since
-        if since is None or not self.held.log.reconciling or isinstance(guarantee, Exact):
+        if since is None or not self._log().reconciling or isinstance(guarantee, Exact):
             return driver.publish(self.platform, delivery, token, session)
         try:
             return driver.lookup(self.platform, delivery, token, session)
@@ -215,32 +247,38 @@ class _Attempt:
             return driver.publish(self.platform, delivery, token, session)
 
     def _delivery(self) -> Delivery:
-        log, account = self.held.log, self.held.account
+        log, account = self._log(), self.held.account
         assert account is not None
+        wanted = log.wanted[log.part]
         return Delivery(
             id=log.id,
             key=log.native_key,
-            text=log.content,
+            text=wanted.content,
             platform_user_id=account.platform_user_id,
-            media=log.media,
-            options=log.options,
+            media=wanted.media,
+            options=self.platform.options_of(log.part, log.options),
             state=log.state,
             handle=account.handle,
             server=account.server,
             unsettled_since=log.unsettled_since,
             attempted_at=log.attempts[-1].started_at if log.attempts else None,
+            above=log.remote_ids,
         )
 
     def _mark(self, request_hash: str) -> Permit:
         started = time.monotonic()
-        self.held = self._rt.store.deliveries.mark_committing(self.held, request_hash=request_hash)
+        self.held = self._rt.store.deliveries.mark_committing(
+            self.held, request_hash=request_hash, before=self.before
+        )
+        self.before = None
         committing = self.held.log.committing
         assert committing is not None
         within = leases.SEND_WITHIN.total_seconds()
         return Permit(committing.send_by, started + within)
 
     def _keep(self, state: Mapping[str, Any]) -> None:
-        self.held = self._rt.store.deliveries.keep(self.held, state)
+        self.held = self._rt.store.deliveries.keep(self.held, state, before=self.before)
+        self.before = None
 
 
 def looks_up(platform: Platform | None, account: SocialAccount | None) -> bool:
@@ -334,6 +372,7 @@ def _about(log: PublishLog) -> dict[str, Any]:
         "remoteId": log.remote_id,
         "remoteUrl": log.remote_url,
         "nextRetryAt": _instant(log.next_retry_at),
+        "parts": f"{log.part} of {len(log.wanted)}" if log.thread else None,
         "durationMs": log.duration_ms,
         "latenessMs": last.lateness_ms if last else None,
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from shared.domain.controls import Controls
+from shared.domain.controls import Pause
 from shared.domain.failures import NotFoundError
 from shared.domain.redrives import Person
 from shared.jobs.controls import PUBLISH, check_queue
@@ -14,11 +15,12 @@ from shared.runtime import Runtime
 
 def listed(queue: str | None, rt: Runtime) -> dict[str, Any]:
     names = [queue] if queue else rt.queue.queues()
-    controls = rt.store.switches.read()
-    return {"success": True, "queues": [_queue(name, controls, rt) for name in names]}
+    controls = rt.store.switches.read().values()
+    pauses = [one for kind in controls for one in kind.pauses.values()]
+    return {"success": True, "queues": [_queue(name, pauses, rt) for name in names]}
 
 
-def _queue(name: str, controls: Controls, rt: Runtime) -> dict[str, Any]:
+def _queue(name: str, known: Sequence[Pause], rt: Runtime) -> dict[str, Any]:
     info = rt.queue.info(name)
     if info is None:
         raise NotFoundError(f"There is no queue {name!r}.")
@@ -27,7 +29,7 @@ def _queue(name: str, controls: Controls, rt: Runtime) -> dict[str, Any]:
     now = rt.store.clock.now()
     pauses = [
         held.model_dump(by_alias=True, mode="json")
-        for held in controls.pauses.values()
+        for held in known
         if held.holds(now) and (held.scope, held.name) in (("queue", name), ("platform", platform))
     ]
     return {

@@ -21,7 +21,7 @@ from shared.domain.failures import ConflictError, JobError, NotFoundError, Probl
 from shared.domain.posts import Target
 from shared.domain.redrives import Person
 from shared.jobs.publish import tell_failed
-from shared.jobs.schedule import draft_problems, resolve_media, target_problems
+from shared.jobs.schedule import log_problems, resolve_media, target_problems
 from shared.runtime import Runtime
 from shared.store.posts import Command, Whole
 
@@ -228,12 +228,10 @@ def _sent_again(letter_id: str, letter: DeadLetter, wanted: Redrive, rt: Runtime
 
 def _problems(log: PublishLog, account: SocialAccount | None, rt: Runtime) -> list[Problem]:
     """What its platform would refuse now, and whether its account can post at all."""
-    target = Target(platform=log.platform, account_id=log.account_id, options=log.options)
+    target = Target(platform=log.platform, account_id=log.account_id)
     return [
         *target_problems("delivery", target, account, log.company_id, rt),
-        *draft_problems(
-            "delivery", log.platform, log.content, log.media, target, rt, account=account
-        ),
+        *log_problems(log, account, rt),
     ]
 
 
@@ -285,12 +283,8 @@ def edit(letter_id: str, wanted: Edit, person: Person, rt: Runtime) -> dict[str,
             media = resolve_media(wanted.media_asset_ids, whole.assets, company_id, problems)
         new = Correction(wanted.content, media, wanted.options)
         after = redrives.corrected(current, new, now)
-        draft = log.model_copy(update=redrives.correction(after).fields())
-        target = Target(platform=log.platform, account_id=log.account_id, options=draft.options)
-        account = rt.store.accounts.read(log.account_id)
-        problems += draft_problems(
-            "delivery", log.platform, draft.content, draft.media, target, rt, account=account
-        )
+        draft = log.model_copy(update=redrives.correction(after).fields(log))
+        problems += log_problems(draft, rt.store.accounts.read(log.account_id), rt)
         if problems:
             raise RefusedError(problems)
         return after, redrives.audit("dead_letter.edit", letter_id, current, person)
@@ -343,10 +337,13 @@ def _discarded(letter_id: str, person: Person, rt: Runtime) -> dict[str, Any]:
 
 def copy_new(rt: Runtime) -> int:
     """A copy of each new letter's task in the paused `default-dlq`, so that listing its tasks shows
-    them. Called by every sweep; what nobody could read has no task to copy."""
+    them; and its alert's task, which may not have been made when it was written. Called by every
+    sweep; what nobody could read has no task to copy."""
 
     def make(letter_id: str, letter: DeadLetter) -> bool:
-        failures = rt.queue.bury(letter_id, letter.payload) if letter.delivery_id else []
+        failures = rt.queue.announce(letter_id)
+        if letter.delivery_id:
+            failures += rt.queue.bury(letter_id, letter.payload)
         tell_failed(failures, rt)
         return not failures
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from shared.domain import deliveries, keys, posts
 from shared.domain.accounts import AccountStatus, SocialAccount
-from shared.domain.deliveries import PublishLog, Status
+from shared.domain.deliveries import Part, PublishLog, Status
 from shared.domain.failures import Problem, RefusedError
 from shared.domain.markers import Keyed
 from shared.domain.media import MediaItem
-from shared.domain.posts import ScheduledPost, Target
+from shared.domain.posts import ScheduledPost, Target, TargetPart
 from shared.domain.schedules import Plan, plan
 from shared.jobs import forecasts
 from shared.jobs.publish import tell_failed
@@ -39,6 +39,16 @@ class Order:
     idempotency_key: str
     fingerprint: str
 
+    @property
+    def asset_ids(self) -> tuple[str, ...]:
+        """All that it shows anywhere."""
+        return tuple(dict.fromkeys((*self.media_asset_ids, *thread_assets(self.targets))))
+
+
+def thread_assets(targets: Iterable[Target]) -> tuple[str, ...]:
+    parts = [part for target in targets for part in target.thread]
+    return tuple(name for part in parts for name in part.media_asset_ids)
+
 
 def create(order: Order, rt: Runtime, traceparent: str) -> dict[str, Any]:
     """The post's id and deliveries, what was adjusted, and warnings. Raises `RefusedError`."""
@@ -53,7 +63,7 @@ def create(order: Order, rt: Runtime, traceparent: str) -> dict[str, Any]:
     stored = rt.store.posts.create(
         keyed,
         account_ids=[target.account_id for target in order.targets],
-        asset_ids=order.media_asset_ids,
+        asset_ids=order.asset_ids,
         decide=decide,
     )
     logs: Sequence[PublishLog] = stored.logs
@@ -100,18 +110,24 @@ def creation(
     except RefusedError as error:
         problems += error.problems
     media = _media(order, around, problems)
+    threads = []
     for index, target in enumerate(order.targets):
         field = f"platforms[{index}]"
         account = around.accounts.get(target.account_id)
         problems += target_problems(field, target, account, order.company_id, rt)
-        content = target.custom_content or order.content
+        thread = resolve_thread(field, target.thread, around.assets, order.company_id, problems)
+        threads.append(thread)
+        parts = (Part(content=target.custom_content or order.content, media=media), *thread)
         problems += draft_problems(
-            field, target.platform, content, media, target, rt, account=account
+            field, target.platform, parts, target.options, rt, account=account
         )
     if problems or when is None:
         raise RefusedError(problems)
     post = _post(order, media, when, now, traceparent)
-    logs = tuple(_log(post_id, post, target, when, now) for target in order.targets)
+    logs = tuple(
+        _log(post_id, post, target, thread, when, now)
+        for target, thread in zip(order.targets, threads, strict=True)
+    )
     post = post.model_copy(
         update={
             "results": {log.id: posts.result(log) for log in logs},
@@ -131,6 +147,8 @@ def resolve_media(
     assets: Mapping[str, Any],
     company_id: str,
     problems: list[Problem],
+    *,
+    field: str = "mediaAssetIds",
 ) -> tuple[MediaItem, ...]:
     """Assets as they are now; what is missing or another company's is a problem."""
     items = []
@@ -138,10 +156,26 @@ def resolve_media(
         asset = assets.get(asset_id)
         if asset is None or asset.company_id != company_id:
             sentence = f"There is no media asset {asset_id!r}. Register it first."
-            problems.append(Problem(f"mediaAssetIds[{index}]", "media_unknown", sentence))
+            problems.append(Problem(f"{field}[{index}]", "media_unknown", sentence))
         else:
             items.append(asset.item(asset_id))
     return tuple(items)
+
+
+def resolve_thread(
+    field: str,
+    thread: Sequence[TargetPart],
+    assets: Mapping[str, Any],
+    company_id: str,
+    problems: list[Problem],
+) -> tuple[Part, ...]:
+    """What follows in a thread, with its assets as they are now."""
+    parts = []
+    for index, one in enumerate(thread):
+        shown = f"{field}.thread[{index}].mediaAssetIds"
+        media = resolve_media(one.media_asset_ids, assets, company_id, problems, field=shown)
+        parts.append(Part(content=one.content, media=media))
+    return tuple(parts)
 
 
 def target_problems(
@@ -164,21 +198,42 @@ def target_problems(
 def draft_problems(
     field: str,
     platform: str,
-    content: str,
-    media: tuple[MediaItem, ...],
-    target: Target,
+    parts: Sequence[Part],
+    options: Mapping[str, Any],
     rt: Runtime,
     *,
     account: SocialAccount | None,
+    out: int = 0,
 ) -> list[Problem]:
-    """Every limit of platform or account that this text, media and options would break."""
+    """Every limit of platform or account that these texts, media and options would break; `out` of
+    the parts are published and no matter any more."""
     if platform not in rt.platforms:
         return []
-    draft = Draft(content, media, target.options)
-    if account is not None:
-        draft = replace(draft, platform_user_id=account.platform_user_id, limits=account.limits)
-    found = rt.platforms[platform].check(draft)
-    return [Problem(f"{field}.{p.field}", p.code, p.message) for p in found]
+    known = rt.platforms[platform]
+    if len(parts) > 1 and not known.threads:
+        sentence = f"{known.label} takes no threads of posts here."
+        return [Problem(f"{field}.thread", "thread_unsupported", sentence)]
+    problems = []
+    for number, part in enumerate(parts[out:], start=out):
+        draft = Draft(part.content, part.media, known.options_of(number, options))
+        if account is not None:
+            draft = replace(draft, platform_user_id=account.platform_user_id, limits=account.limits)
+        for found in known.check(draft):
+            of_options = found.field.startswith("options")
+            if not number or (of_options and number == out):
+                problems.append(Problem(f"{field}.{found.field}", found.code, found.message))
+            elif not of_options:  # those are the same for all parts
+                where = f"{field}.thread[{number - 1}].{found.field}"
+                sentence = f"Part {number + 1}: {found.message}"
+                problems.append(Problem(where, found.code, sentence))
+    return problems
+
+
+def log_problems(log: PublishLog, account: SocialAccount | None, rt: Runtime) -> list[Problem]:
+    """What its platform would refuse of what a delivery still has to send."""
+    return draft_problems(
+        "delivery", log.platform, log.wanted, log.options, rt, account=account, out=log.part
+    )
 
 
 def _post(
@@ -203,7 +258,12 @@ def _post(
 
 
 def _log(
-    post_id: str, post: ScheduledPost, target: Target, when: Plan, now: datetime
+    post_id: str,
+    post: ScheduledPost,
+    target: Target,
+    thread: tuple[Part, ...],
+    when: Plan,
+    now: datetime,
 ) -> PublishLog:
     return PublishLog(
         post_id=post_id,
@@ -213,6 +273,7 @@ def _log(
         content=target.custom_content or post.content,
         media=post.media,
         options=target.options,
+        thread=thread,
         due_at=when.due_at,
         latest_at=when.latest_at,
         sweep_at=deliveries.sweep_at(max(when.due_at, now), when.latest_at),

@@ -16,6 +16,7 @@ from shared.domain.failures import ConflictError, NotFoundError, Problem, Refuse
 from shared.domain.redrives import Person
 from shared.jobs import commands
 from shared.jobs.commands import Retry, Which
+from shared.jobs.publish import tell_failed
 from shared.runtime import Runtime
 from shared.store.posts import Command, Whole
 
@@ -48,7 +49,8 @@ def is_there(delivery: str, seen: Sighting, person: Person, rt: Runtime) -> dict
 
     def decide(whole: Whole, now: datetime) -> Command:
         current = whole.logs[delivery]
-        if current.status is Status.SUCCESS and current.remote_id == seen.remote_id:
+        known = {current.remote_id, *current.remote_ids}
+        if current.status is not Status.UNKNOWN and seen.remote_id in known:
             return Command((), _settled(current, whole))  # said before
         _need_unknown(current)
         _need_later(current, seen)
@@ -78,7 +80,8 @@ def is_there(delivery: str, seen: Sighting, person: Person, rt: Runtime) -> dict
         return Command((change,), _settled(change.log, after), audit=told)
 
     stored = rt.store.posts.command(log.post_id, log.company_id, decide)
-    if stored.logs:
+    if stored.logs:  # a thread goes on with its next part
+        tell_failed(rt.queue.wake_all([one.wake() for one in stored.logs if one.is_open]), rt)
         _tell("unknown.is_there", log, person, rt)
     return stored.response
 
@@ -101,6 +104,9 @@ def _need_later(log: PublishLog, seen: Sighting) -> None:
 
 
 def _need_nobodys(log: PublishLog, seen: Sighting, rt: Runtime) -> None:
+    if seen.remote_id in log.remote_ids:
+        message = f"The post {seen.remote_id!r} is another part of the same thread. Look again."
+        raise ConflictError(message, code="evidence_taken", details={"belongsTo": log.id})
     owner = rt.store.oversight.owner_of(log.platform, seen.remote_id)
     if owner in (None, log.id):
         return
@@ -132,6 +138,7 @@ def send_again(
         content=None,
         options=None,
         media_asset_ids=None,
+        thread=None,
         latest_at=latest_at,
         timezone=None,
         risk=person.why,
@@ -177,7 +184,8 @@ def _shown(log: PublishLog) -> dict[str, Any]:
         "lookups": log.lookups,
         "code": log.error_code,
         "problem": log.error_message,
-        "content": log.content,
+        "part": f"{log.part + 1} of {len(log.wanted)}" if log.thread else None,
+        "content": log.wanted[log.part].content,
         "lastAttempt": last.model_dump(by_alias=True, mode="json") if last else None,
         "options": ["is-there, with the post's id", "send-again, at the risk of a second post"],
     }

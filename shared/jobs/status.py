@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from shared.domain import cursors, posts
-from shared.domain.deliveries import PublishLog
+from shared.domain.deliveries import Arrived, PublishLog
 from shared.domain.posts import PostStatus, ScheduledPost
 from shared.runtime import Runtime
 
@@ -84,10 +84,28 @@ def _delivery(log: PublishLog) -> dict[str, Any]:
         "remoteId": log.remote_id,
         "remoteUrl": log.remote_url,
         "publishedAt": _iso(log.published_at),
+        **_parts(log),
         "errorCode": log.error_code,
         "errorMessage": log.error_message,
         "durationMs": log.duration_ms,
         "evidence": {name: value for name, value in evidence.items() if value},
+    }
+
+
+def _parts(log: PublishLog) -> dict[str, Any]:
+    """Of a thread, where each part is; those that are not published yet have no id."""
+    if not log.thread:
+        return {}
+    missing: list[Arrived | None] = [None] * (len(log.wanted) - log.part)
+    return {
+        "parts": [
+            {
+                "remoteId": part.remote_id if part else None,
+                "remoteUrl": part.remote_url if part else None,
+                "publishedAt": _iso(part.published_at) if part else None,
+            }
+            for part in [*log.parts, *missing]
+        ]
     }
 
 

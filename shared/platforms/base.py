@@ -1,8 +1,8 @@
 """The shape of a platform: what an adapter is given, what it yields, what it returns.
 
 An adapter is sans-I/O. Its flows are generators: they yield steps (a `Call`, a `Keep`, a
-`PublicUrl`) and are sent the answers; `driver.py` does the sending. So a conversation of several
-requests reads from top to bottom, and a test can play the platform by hand.
+`TimeIsShort`, a `PublicUrl`, a `Size`) and are sent the answers; `driver.py` does the sending. So a
+conversation of several requests reads from top to bottom, and a test can play the platform by hand.
 
 A flow never sleeps, loops over retries, reads a clock or logs. It marks the one call that creates
 the post with `commits=True`; what a lost answer to that call means is the driver's business.
@@ -10,6 +10,7 @@ the post with `commits=True`; what a lost answer to that call means is the drive
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -60,7 +61,8 @@ class Delivery:
     idempotency key: the same while the content is the same. `state` holds what an earlier attempt
     kept. `unsettled_since` is when a call that may have created the post was first sent and never
     settled: None on a fresh delivery. `attempted_at` is when this attempt began, for state that
-    grows old: a flow has no clock.
+    grows old: a flow has no clock. `above` holds the remote ids of the parts of its thread before
+    this one, the first one first: this one replies to the last.
     """
 
     id: str
@@ -74,6 +76,11 @@ class Delivery:
     server: str | None = None
     unsettled_since: datetime | None = None
     attempted_at: datetime | None = None
+    above: tuple[str, ...] = ()
+
+    @property
+    def reply_to(self) -> str | None:
+        return self.above[-1] if self.above else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +101,9 @@ class Request:
     """One HTTP request. At most one of `json`, `form` (with `files`) and `media` is its body.
 
     `files` maps a multipart field to the media item that is streamed into it; `media` streams the
-    item's bytes as the body itself. `secrets` are the parts of the URL that nobody may read, on a
-    platform that wants its token there.
+    item's bytes as the body itself; `span`, first byte and length, narrows either to a piece of it,
+    a few megabytes that are held in memory. `secrets` are the parts of the URL that nobody may
+    read, on a platform that wants its token there.
     """
 
     method: str
@@ -106,6 +114,7 @@ class Request:
     form: Mapping[str, str] | None = None
     files: Mapping[str, MediaItem] | None = None
     media: MediaItem | None = None
+    span: tuple[int, int] | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -131,8 +140,21 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeIsShort:
+    """The flow receives whether this request may end within its next call. Then it returns
+    `Processing`, and the next request goes on: so an upload of any size needs no long one."""
+
+
+@dataclass(frozen=True, slots=True)
 class PublicUrl:
     """The flow receives an https URL under which the platform can fetch this item for an hour."""
+
+    item: MediaItem
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The flow receives this item's size in bytes, as it is: on record it may be wrong."""
 
     item: MediaItem
 
@@ -189,7 +211,7 @@ class Grant:
     expires_in: timedelta | None = None
 
 
-Step = Call | Keep | PublicUrl
+Step = Call | Keep | TimeIsShort | PublicUrl | Size
 Flow = Generator[Step, Any, Published | Processing]
 RefreshFlow = Generator[Call, Any, Grant]
 MetricsFlow = Generator[Call | Reading | Unread, Any, None]
@@ -198,39 +220,62 @@ MetricsFlow = Generator[Call | Reading | Unread, Any, None]
 # --- what a platform declares -------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarantee:
+    """What settles an outcome that nobody knows; one of the four below.
+
+    `kind` and `means` say which, `rests_on` what of the platform's it relies on, `risk` what may go
+    wrong all the same: words for people, of which README's table is made (`make tables`).
+    """
+
+    kind: ClassVar[str]
+    means: ClassVar[str]
+    rests_on: str = field(default="", compare=False)
+    risk: str = field(default="", compare=False)
+
+
 @dataclass(frozen=True, slots=True)
-class Exact:
+class Exact(Guarantee):
     """Repeating the very same call creates nothing new."""
 
+    kind = "exact"
+    means = "The same call again creates nothing new."
+
 
 @dataclass(frozen=True, slots=True)
-class Windowed:
+class Windowed(Guarantee):
     """A repeat with the same key is safe between `earliest` and `latest` after the first call."""
 
+    kind = "windowed"
+    means = "The same call again is safe inside this window only."
     earliest: timedelta
     latest: timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class ReadBack:
+class ReadBack(Guarantee):
     """A lookup can prove that the post is there, never that it is not."""
+
+    kind = "readback"
+    means = "A lookup can prove that the post is there."
 
 
 @dataclass(frozen=True, slots=True)
-class NoGuarantee:
+class NoGuarantee(Guarantee):
     """Neither key nor lookup: a person decides."""
 
-
-Guarantee = Exact | Windowed | ReadBack | NoGuarantee
+    kind = "none"
+    means = "After a lost answer a person has to look."
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a platform refuses, counted as it counts.
 
-    `media_types` maps a content type to the largest size in bytes. `required_media`: a post without
-    media is refused. `mixed_media`: images and videos may stand together. `daily_posts`: how many
-    an account may publish in any 24 h; beyond, the platform makes it wait.
+    `text_unit` says in words what is counted. `media_types` maps a content type to the largest size
+    in bytes. `required_media`: a post without media is refused. `mixed_media`: images and videos
+    may stand together. `daily_posts`: how many an account may publish in any 24 h; beyond, the
+    platform makes it wait.
     """
 
     text_chars: int
@@ -240,6 +285,7 @@ class Limits:
     required_text: bool = False
     mixed_media: bool = False
     video_items: int = 1
+    text_unit: str = "characters"
     daily_posts: int | None = None
 
 
@@ -261,6 +307,7 @@ def _private(request: Request) -> Iterator[str]:
             case str(text) if not _ID.fullmatch(text):
                 yield text
                 yield text.replace("\\", "")
+                yield html.unescape(text)
                 waiting.append(_unfolded(text))
             case Mapping() as fields:
                 waiting += fields.values()
@@ -272,7 +319,7 @@ def _private(request: Request) -> Iterator[str]:
 def _unfolded(text: str) -> Any:
     """What a form's field says where it is JSON itself."""
     try:
-        return json.loads(text) if text.startswith("{") else None
+        return json.loads(text) if text.startswith(("{", "[")) else None
     except ValueError:
         return None
 
@@ -292,6 +339,13 @@ def answered_at(reply: httpx.Response) -> datetime | None:
         return parsedate_to_datetime(reply.headers["Date"]).astimezone(UTC)
     except (KeyError, ValueError):
         return None
+
+
+def pieces(size_bytes: int, most_bytes: int) -> list[tuple[int, int]]:
+    """The spans, of `most_bytes` or fewer, that make up a file."""
+    return [
+        (first, min(most_bytes, size_bytes - first)) for first in range(0, size_bytes, most_bytes)
+    ]
 
 
 def is_server(name: str | None) -> bool:
@@ -335,8 +389,14 @@ class Platform:
     api_url: ClassVar[str]  # where it answers unless a setting says otherwise
     auth_url: ClassVar[str | None] = None  # where tokens are refreshed, if elsewhere
     guarantee: ClassVar[Guarantee]
+    # Where the kind of account matters: each kind as people call it, with an id that shows it.
+    account_kinds: ClassVar[Mapping[str, str]] = {}
     limits: ClassVar[Limits]
     options: ClassVar[type[Options]] = Options
+    # Whether a flow publishes a delivery with something `above` it as a reply to that, and looks
+    # such a one up; `opening`: options that a thread's first part alone carries.
+    threads: ClassVar[bool] = False
+    opening: ClassVar[frozenset[str]] = frozenset()
     # Statuses by which this platform says that it did not accept a committing call. Any other
     # answer that is not a success leaves the outcome unknown.
     refusals: ClassVar[frozenset[int]] = frozenset({400, 401, 403, 404, 413, 422, 429})
@@ -402,8 +462,13 @@ class Platform:
         """Why the metrics of this kind of account cannot be read, as a code; None if they can."""
         return None
 
+    def options_of(self, part: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a post's options the `part` of its thread carries, from 0."""
+        opening = {*self.opening, *map(to_camel, self.opening)} if part else ()
+        return {name: value for name, value in options.items() if name not in opening}
+
     def guarantee_for(self, platform_user_id: str) -> Guarantee:
-        """`guarantee`, where it depends on the kind of account."""
+        """`guarantee`, or this kind of account's where it differs."""
         return self.guarantee
 
     def refreshable(self, tokens: Tokens) -> bool:

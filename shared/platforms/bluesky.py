@@ -24,6 +24,7 @@ from shared.domain.accounts import Tokens
 from shared.domain.failures import (
     AuthExpiredError,
     OutcomeUnknownError,
+    PermanentError,
     PlatformError,
     Problem,
 )
@@ -113,7 +114,11 @@ class Bluesky(Platform):
     name = "bluesky"
     label = "Bluesky"
     api_url = "https://{server}"
-    guarantee = Exact()
+    guarantee = Exact(
+        rests_on="the record's key, made and kept before it is written: the same record under the "
+        "same key is written once",
+        risk="none known; a record that its owner deletes in between comes back",
+    )
     limits = Limits(
         text_chars=300,
         media_items=4,
@@ -123,8 +128,11 @@ class Bluesky(Platform):
             "image/webp": IMAGE_BYTES,
             "video/mp4": VIDEO_BYTES,
         },
+        text_unit="graphemes, at most 3000 bytes",
     )
     options = BlueskyOptions
+    threads = True
+    opening = frozenset({"card", "replies"})
     refreshes = True
     metrics_batch = 25
 
@@ -156,13 +164,27 @@ class Bluesky(Platform):
         if delivery.unsettled_since is None and _grown_old(state, began_at):
             state = {}
         if "record" not in state:
-            at = _instant(state.get("at")) or began_at
+            above = yield from self._above(delivery, token)
+            at = _instant(state.get("at")) or _after(above, began_at)
             blobs = yield from self._upload(delivery, token, dict(state.get("blobs", {})), at)
             facets = yield from self._facets(delivery)
-            record = _record(delivery, blobs, facets, at)
+            record = _record(delivery, blobs, facets, at) | _reply(above)
             state = {"at": _iso(at), "key": tid(at, delivery.key), "record": record}
             yield Keep(state)
         return state["key"], state["record"]
+
+    def _above(self, delivery: Delivery, token: str) -> Generator[Step, Any, dict[str, Any] | None]:
+        """What this post replies to, as the server holds it."""
+        if delivery.reply_to is None:
+            return None
+        repo, collection, key = delivery.reply_to.removeprefix("at://").split("/")
+        params = {"repo": repo, "collection": collection, "rkey": key}
+        url = self._xrpc(delivery.server, "com.atproto.repo.getRecord")
+        reply = yield Call(Request("GET", url, _auth(token), params=params), "find post")
+        if reply.status_code == 400:  # let pass by `classify`
+            raise PermanentError("The post that this one replies to is gone", code="parent_gone")
+        above: dict[str, Any] = reply.json()
+        return above
 
     def _upload(
         self, delivery: Delivery, token: str, blobs: dict[str, Any], at: datetime
@@ -339,6 +361,21 @@ def _record(
         values = [{"val": label} for label in options.labels]
         record["labels"] = {"$type": "com.atproto.label.defs#selfLabels", "values": values}
     return record
+
+
+def _reply(above: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A reply names what it replies to and what began the thread, which that one names too."""
+    if above is None:
+        return {}
+    parent = {"uri": above["uri"], "cid": above["cid"]}
+    root = above["value"].get("reply", {}).get("root", parent)
+    return {"reply": {"root": root, "parent": parent}}
+
+
+def _after(above: Mapping[str, Any] | None, at: datetime) -> datetime:
+    """`at`, or just after what is replied to: threads are shown, and keys made, by this time."""
+    made_at = _instant(above["value"].get("createdAt")) if above else None
+    return max(at, made_at + timedelta(milliseconds=1)) if made_at else at
 
 
 def _embed(

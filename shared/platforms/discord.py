@@ -11,7 +11,7 @@ import json
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 from pydantic import Field
@@ -59,6 +59,10 @@ FIRST_SNOWFLAKE = datetime(2015, 1, 1, tzinfo=UTC)
 USER_AGENT = "DiscordBot (TendSocialJobs, 1)"
 SUPPRESS_EMBEDS, SUPPRESS_NOTIFICATIONS = 1 << 2, 1 << 12
 WEBHOOK = "webhook:"
+WEBHOOKS_GUARANTEE = NoGuarantee(
+    rests_on="a person: a webhook takes no nonce and cannot read what it wrote",
+    risk="no second message without a person's order",
+)
 
 TOKEN_REFUSED = frozenset({50014, 50027})  # a bot's; a webhook's
 UNKNOWN_MESSAGE = 10008
@@ -89,7 +93,18 @@ class Discord(Platform):
     label = "Discord"
     api_url = "https://discord.com/api/v10"
     # A bot's nonce is remembered for "a few minutes".
-    guarantee = Windowed(earliest=timedelta(seconds=60), latest=timedelta(seconds=120))
+    guarantee = Windowed(
+        earliest=timedelta(seconds=60),
+        latest=timedelta(seconds=120),
+        rests_on="the channel's messages, looked through first; then the nonce, which is "
+        'remembered for "a few minutes"',
+        risk="a second message where the first one is not to be seen after 60 s and its nonce is "
+        "forgotten before 120 s",
+    )
+    account_kinds: ClassVar[Mapping[str, str]] = {
+        "bot": "41771983423143937",
+        "webhook": f"{WEBHOOK}2233",
+    }
     limits = Limits(
         text_chars=2000,
         media_items=10,
@@ -110,7 +125,7 @@ class Discord(Platform):
 
     def guarantee_for(self, platform_user_id: str) -> Guarantee:
         """A webhook takes no nonce, and cannot read what it wrote."""
-        return NoGuarantee() if _is_webhook(platform_user_id) else self.guarantee
+        return WEBHOOKS_GUARANTEE if _is_webhook(platform_user_id) else self.guarantee
 
     # flows
 

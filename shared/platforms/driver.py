@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
+from functools import partial
+from io import SEEK_END
 from typing import IO, Any, Protocol
 
 import httpx
@@ -37,19 +41,29 @@ from shared.platforms.base import (
     Reading,
     RefreshFlow,
     Request,
+    Size,
     Step,
+    TimeIsShort,
     Unread,
 )
-from shared.platforms.session import Collected, Outcome, Session, TooLateToSendError
+from shared.platforms.session import (
+    Collected,
+    Outcome,
+    Permit,
+    Session,
+    TooLateToSendError,
+)
 from shared.platforms.wire import FAILURES, Client, Wire
 
-CALL_SECONDS = 20.0  # text and images; one platform call, from connecting to the last byte
+# One platform call, from connecting to the last byte. A file that is sent whole, before the call
+# that creates the post, may take what is left of the request.
+CALL_SECONDS = 20.0
 
 
 class Media(Protocol):
     """Where media bytes come from."""
 
-    def open(self, item: MediaItem) -> IO[bytes]: ...
+    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]: ...
 
     def public_url(self, item: MediaItem) -> str: ...
 
@@ -169,24 +183,32 @@ class Driver:
             case Keep(state):
                 session.keep(state)
                 return None
+            case TimeIsShort():
+                return session.ends_at - time.monotonic() < CALL_SECONDS
             case PublicUrl(item):
                 return self._media.public_url(item)
+            case Size(item):
+                return self._size(item)
             case Call():
+                whole_file = step.request.span is None and (
+                    step.request.media is not None or step.request.files is not None
+                )
+                until = session.ends_at if whole_file else _until(session.ends_at)
                 try:
-                    return self._call(platform, step, self._client, Wire(_until(session.ends_at)))
+                    return self._call(platform, step, self._client, Wire(until))
                 except PlatformError:
                     if step.optional:
                         return None
                     raise
 
+    def _size(self, item: MediaItem) -> int:
+        with self._media.open(item) as content:
+            content.seek(0, SEEK_END)
+            return content.tell()
+
     def _commit(self, platform: Platform, call: Call, session: Session) -> httpx.Response:
         permit = session.mark_committing(request_hash(call.request))
-
-        def still_in_time() -> None:
-            if session.now() >= permit.send_by or time.monotonic() >= permit.send_by_monotonic:
-                raise TooLateToSendError
-
-        wire = Wire(_until(session.ends_at), before_write=still_in_time)
+        wire = Wire(_until(session.ends_at), before_write=partial(in_time, permit, session.now))
         try:
             return self._call(platform, call, self._fresh, wire)
         except PlatformError as error:
@@ -217,12 +239,13 @@ class Driver:
 
     def _body(self, request: Request, stack: ExitStack) -> dict[str, Any]:
         if request.media is not None:
-            return {"content": stack.enter_context(self._media.open(request.media))}
+            opened = self._media.open(request.media, request.span)
+            return {"content": stack.enter_context(opened)}
         if request.files is not None:
             files = {
                 field: (
                     item.file_name,
-                    stack.enter_context(self._media.open(item)),
+                    stack.enter_context(self._media.open(item, request.span)),
                     item.content_type,
                 )
                 for field, item in request.files.items()
@@ -231,6 +254,12 @@ class Driver:
         if request.form is not None:
             return {"data": request.form}
         return {} if request.json is None else {"json": request.json}
+
+
+def in_time(permit: Permit, now: Callable[[], datetime]) -> None:
+    """Raises past `send_by`, by either clock: the wall's may be set, the other may stand still."""
+    if now() >= permit.send_by or time.monotonic() >= permit.send_by_monotonic:
+        raise TooLateToSendError
 
 
 def request_hash(request: Request) -> str:

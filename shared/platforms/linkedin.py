@@ -1,7 +1,7 @@
 """LinkedIn: posts of members and of organizations.
 
 Source: https://learn.microsoft.com/linkedin/marketing/community-management/shares/posts-api,
-…/images-api, …/little-text-format, …/organizations/share-statistics,
+…/images-api, …/videos-api, …/little-text-format, …/organizations/share-statistics,
 …/shared/api-guide/concepts/error-handling and …/rate-limits.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 import httpx
@@ -45,18 +46,25 @@ from shared.platforms.base import (
     NoGuarantee,
     Options,
     Platform,
+    Processing,
     Published,
     ReadBack,
     Reading,
     RefreshFlow,
     Request,
+    Size,
     Step,
+    TimeIsShort,
     Unread,
     fields_of,
 )
 
 VERSION = "202601"  # of the API; each is served for about a year, then every call answers 426
 MEGABYTE = 1024 * 1024
+VIDEO = "video/mp4"
+CHECK_VIDEO = timedelta(seconds=10)
+AT_ONCE = timedelta(seconds=1)  # the next request goes on
+TO_SPARE = timedelta(minutes=5)  # before the addresses of an upload end
 IMAGE_PIXELS = 36_152_320  # width times height has to be less
 ALT_TEXT_CHARS = 4086
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
@@ -64,6 +72,11 @@ CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
 RESERVED = re.compile(r"[\\|{}@\[\]()<>#*_~]")
 HASHTAG = re.compile(r"(?<![\w/&?=])#(?=\w*[^\W\d_])[^\W_]+")
 WRITTEN_TAG = re.compile(r"\{hashtag\|\\?#\|([^}]*)\}")  # how posts that are read back show a tag
+ORGANIZATIONS_GUARANTEE = ReadBack(
+    rests_on="the organization's posts, looked through seven times in half an hour",
+    risk="no second post without a person's order; a post that LinkedIn shows later than that is "
+    "left to one",
+)
 POST_URN = re.compile(r"urn:li:(?:share|ugcPost):(\d+)")
 
 
@@ -88,7 +101,15 @@ class LinkedIn(Platform):
     label = "LinkedIn"
     api_url = "https://api.linkedin.com"
     auth_url = "https://www.linkedin.com"
-    guarantee = NoGuarantee()
+    guarantee = NoGuarantee(
+        rests_on="a person: the permission to read a member's posts is closed to most apps",
+        risk="no second post without a person's order; LinkedIn refuses most of those, naming the "
+        "first",
+    )
+    account_kinds: ClassVar[Mapping[str, str]] = {
+        "organization": "urn:li:organization:1",
+        "member": "urn:li:person:a1",
+    }
     limits = Limits(
         text_chars=3000,
         media_items=20,
@@ -96,8 +117,8 @@ class LinkedIn(Platform):
             "image/jpeg": 10 * MEGABYTE,
             "image/png": 10 * MEGABYTE,
             "image/gif": 10 * MEGABYTE,
+            VIDEO: 500 * MEGABYTE,
         },
-        video_items=0,
     )
     options = LinkedInOptions
     # 409 is a write conflict, 426 a version of the API that is served no more:
@@ -108,13 +129,15 @@ class LinkedIn(Platform):
 
     def guarantee_for(self, platform_user_id: str) -> Guarantee:
         """An organization's posts can be read; r_member_social is closed to most apps."""
-        return ReadBack() if _is_organization(platform_user_id) else self.guarantee
+        return ORGANIZATIONS_GUARANTEE if _is_organization(platform_user_id) else self.guarantee
 
     # flows
 
     def publish(self, delivery: Delivery, token: str) -> Flow:
         options = LinkedInOptions.model_validate(delivery.options)
-        images = yield from self._upload(delivery, token)
+        media = yield from self._upload(delivery, token)
+        if isinstance(media, Processing):
+            return media
         post: dict[str, Any] = {
             "author": delivery.platform_user_id,
             "commentary": little_text(delivery.text),
@@ -127,7 +150,7 @@ class LinkedIn(Platform):
             "lifecycleState": "PUBLISHED",
             "isReshareDisabledByAuthor": options.is_reshare_disabled_by_author,
         }
-        content = _content(images, options.article)
+        content = _content(media, options.article)
         if content:
             post["content"] = content
         create = Request("POST", f"{self.app.api_url}/rest/posts", _headers(token), json=post)
@@ -137,8 +160,10 @@ class LinkedIn(Platform):
 
     def _upload(
         self, delivery: Delivery, token: str
-    ) -> Generator[Step, Any, list[tuple[MediaItem, str]]]:
-        """Each item with the URN of its image. An upload that nothing names expires unseen."""
+    ) -> Generator[Step, Any, list[tuple[MediaItem, str]] | Processing]:
+        """Each item with its URN. An upload that nothing names expires unseen."""
+        if delivery.media and delivery.media[0].is_video:
+            return (yield from self._upload_video(delivery, delivery.media[0], token))
         urns: dict[str, str] = dict(delivery.state.get("images", {}))
         owner = {"initializeUploadRequest": {"owner": delivery.platform_user_id}}
         for item in delivery.media:
@@ -147,14 +172,64 @@ class LinkedIn(Platform):
             url = f"{self.app.api_url}/rest/images?action=initializeUpload"
             reply = yield Call(Request("POST", url, _headers(token), json=owner), "begin upload")
             upload = reply.json()["value"]
-            headers = {
-                "Authorization": f"Bearer {token}",
-                "Content-Type": "application/octet-stream",
-            }
-            yield Call(Request("PUT", upload["uploadUrl"], headers, media=item), "upload")
+            put = Request("PUT", upload["uploadUrl"], _octets(token), media=item)
+            yield Call(put, "upload")
             urns[item.id] = upload["image"]
             yield Keep({"images": dict(urns)})
         return [(item, urns[item.id]) for item in delivery.media]
+
+    def _upload_video(
+        self, delivery: Delivery, item: MediaItem, token: str
+    ) -> Generator[Step, Any, list[tuple[MediaItem, str]] | Processing]:
+        """In the pieces that LinkedIn names, and then waited for: posted earlier, it is refused."""
+        video = _Video.of(delivery)
+        if video is None:
+            video = yield from self._begin_video(delivery, item, token)
+        for piece in video.pieces[len(video.etags) :]:
+            if (yield TimeIsShort()):
+                return Processing(video.state(), AT_ONCE)
+            first, last = piece["firstByte"], piece["lastByte"]
+            span = (first, last - first + 1)
+            put = Request("PUT", piece["uploadUrl"], _octets(token), media=item, span=span)
+            reply = yield Call(put, "upload")
+            video.etags.append(reply.headers["ETag"])
+        if not video.finished:
+            about = {"video": video.urn, "uploadToken": video.token}
+            body = {"finalizeUploadRequest": about | {"uploadedPartIds": video.etags}}
+            url = f"{self.app.api_url}/rest/videos?action=finalizeUpload"
+            yield Call(Request("POST", url, _headers(token), json=body), "end upload")
+            video.finished = True
+            yield Keep(video.state())
+        url = f"{self.app.api_url}/rest/videos/{quote(video.urn, safe='')}"
+        reply = yield Call(Request("GET", url, _headers(token)), "read media")
+        match reply.json()["status"]:
+            case "AVAILABLE":
+                return [(item, video.urn)]
+            case "PROCESSING_FAILED":
+                reason = str(fields_of(reply).get("processingFailureReason") or "no reason given")
+                message = f"LinkedIn could not process the video: {reason}"
+                raise PermanentError(message, code="media_failed")
+        return Processing(video.state(), CHECK_VIDEO)
+
+    def _begin_video(
+        self, delivery: Delivery, item: MediaItem, token: str
+    ) -> Generator[Step, Any, _Video]:
+        size_bytes = yield Size(item)
+        about = {"owner": delivery.platform_user_id, "fileSizeBytes": size_bytes}
+        more = {"uploadCaptions": False, "uploadThumbnail": False}
+        url = f"{self.app.api_url}/rest/videos?action=initializeUpload"
+        body = {"initializeUploadRequest": about | more}
+        reply = yield Call(Request("POST", url, _headers(token), json=body), "begin upload")
+        value = reply.json()["value"]
+        ends = value.get("uploadUrlsExpireAt")
+        video = _Video(
+            urn=value["video"],
+            token=value.get("uploadToken", ""),
+            pieces=value["uploadInstructions"],
+            ends=int(ends) if ends else None,
+        )
+        yield Keep(video.state())
+        return video
 
     def lookup(self, delivery: Delivery, token: str) -> Flow:
         if not _is_organization(delivery.platform_user_id) or delivery.unsettled_since is None:
@@ -332,6 +407,8 @@ class LinkedIn(Platform):
             sentence = "A LinkedIn post shows either an article or media, not both."
             problems.append(Problem("options.article", "media_mix", sentence))
         for index, item in enumerate(draft.media):
+            if item.is_video:
+                continue
             if item.width and item.height and item.width * item.height >= IMAGE_PIXELS:
                 sentence = f"LinkedIn takes images of fewer than {IMAGE_PIXELS} pixels."
                 problems.append(Problem(f"media[{index}]", "media_too_large", sentence))
@@ -339,6 +416,32 @@ class LinkedIn(Platform):
                 sentence = f"LinkedIn takes an alt text of at most {ALT_TEXT_CHARS} characters."
                 problems.append(Problem(f"media[{index}]", "alt_text_too_long", sentence))
         return problems
+
+
+@dataclass(slots=True)
+class _Video:
+    """A video on its way: where each piece goes, and the ETags of those that are there."""
+
+    urn: str
+    token: str
+    pieces: list[dict[str, Any]]
+    ends: int | None  # of the addresses, in epoch milliseconds
+    etags: list[str] = field(default_factory=list)
+    finished: bool = False
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> _Video | None:
+        """As it was kept; None where nothing is, or where its addresses are about to end."""
+        kept, now = delivery.state.get("video"), delivery.attempted_at
+        if kept is None:
+            return None
+        video = cls(**{**kept, "etags": list(kept["etags"])})
+        if video.ends is None or video.finished or now is None:
+            return video
+        return video if (now + TO_SPARE).timestamp() * 1000 < video.ends else None
+
+    def state(self) -> dict[str, Any]:
+        return {"video": asdict(self)}
 
 
 def little_text(text: str) -> str:
@@ -359,9 +462,10 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def _content(images: list[tuple[MediaItem, str]], article: Article | None) -> dict[str, Any] | None:
+def _content(media: list[tuple[MediaItem, str]], article: Article | None) -> dict[str, Any] | None:
     shown = [
-        {"id": urn} | ({"altText": item.alt_text} if item.alt_text else {}) for item, urn in images
+        {"id": urn} | ({"altText": item.alt_text} if item.alt_text and not item.is_video else {})
+        for item, urn in media
     ]
     if len(shown) > 1:
         return {"multiImage": {"images": shown}}
@@ -376,6 +480,10 @@ def _headers(token: str) -> dict[str, str]:
         "Linkedin-Version": VERSION,
         "X-Restli-Protocol-Version": "2.0.0",
     }
+
+
+def _octets(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", "Content-Type": "application/octet-stream"}
 
 
 def _is_organization(platform_user_id: str) -> bool:

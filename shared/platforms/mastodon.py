@@ -90,7 +90,13 @@ class Mastodon(Platform):
     api_url = "https://{server}"
     # A key is kept for up to an hour. A copy that is under way at the same moment may still become
     # a second status, and not every server keeps keys: what can be read comes first.
-    guarantee = Windowed(earliest=timedelta(seconds=90), latest=timedelta(minutes=50))
+    guarantee = Windowed(
+        earliest=timedelta(seconds=90),
+        latest=timedelta(minutes=50),
+        rests_on="the account's statuses, looked through first; then the idempotency key, which "
+        "the server keeps for an hour",
+        risk="a second status where a server keeps no keys and shows the first one late",
+    )
     limits = Limits(  # a server's defaults; an account brings its own server's
         text_chars=500,
         media_items=4,
@@ -103,8 +109,10 @@ class Mastodon(Platform):
             "video/quicktime": 99 * MEGABYTE,
             "video/webm": 99 * MEGABYTE,
         },
+        text_unit="graphemes; a link counts 23, a mention without its server",
     )
     options = MastodonOptions
+    threads = True
     metrics_batch = 25  # one call each, of the 300 in five minutes
 
     # flows
@@ -120,6 +128,8 @@ class Mastodon(Platform):
             "status": delivery.text,
             **options.model_dump(exclude_none=True),
         }
+        if delivery.reply_to is not None:
+            status["in_reply_to_id"] = delivery.reply_to
         if delivery.media:
             status["media_ids"] = [uploads.ids[item.id] for item in delivery.media]
         headers = _auth(token) | {"Idempotency-Key": delivery.key}
@@ -159,6 +169,7 @@ class Mastodon(Platform):
             for post in reply.json()
             if (made_at := _instant(post.get("created_at"))) is not None
             and made_at >= since
+            and post.get("in_reply_to_id") == delivery.reply_to
             and _same(delivery, post)
         ]
         if len(found) != 1:

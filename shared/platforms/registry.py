@@ -11,9 +11,13 @@ from shared.platforms.base import App, Platform
 PLATFORMS: Mapping[str, str] = {  # the platform's name, which is its file's, and its class
     "bluesky": "Bluesky",
     "discord": "Discord",
+    "facebook": "Facebook",
     "instagram": "Instagram",
     "linkedin": "LinkedIn",
     "mastodon": "Mastodon",
+    "slack": "Slack",
+    "telegram": "Telegram",
+    "threads": "Threads",
     "twitter": "Twitter",
 }
 NAMES = tuple(PLATFORMS)

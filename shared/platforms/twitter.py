@@ -48,14 +48,19 @@ from shared.platforms.base import (
     Reading,
     RefreshFlow,
     Request,
+    Size,
     Step,
+    TimeIsShort,
     Unread,
     answered_at,
     fields_of,
+    pieces,
 )
 
 MEGABYTE = 1024 * 1024
 GIF = "image/gif"
+PIECE_BYTES = 4 * MEGABYTE
+AT_ONCE = timedelta(seconds=1)  # the next request goes on
 ALT_TEXT_CHARS = 1000
 TO_SPARE = timedelta(minutes=5)  # before uploads expire
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
@@ -64,6 +69,7 @@ RATE_LIMITED = 88
 DUPLICATE = 187
 LINK = r"\S*\w\.\w\S*"  # as written, with or without https://
 SHORT_LINK = re.compile(r"https://t\.co/\w+")
+FIND_REPLY = "find reply"
 # Of the last 30 days X tells an author more of each post; asked of an older one it is a fault.
 PRIVATE_FOR = timedelta(days=29)
 # Version 2.167 of the API renames the one to the other; which the service takes, it says itself.
@@ -82,7 +88,11 @@ class Twitter(Platform):
     name = "twitter"
     label = "X"
     api_url = "https://api.x.com"
-    guarantee = ReadBack()
+    guarantee = ReadBack(
+        rests_on="the account's timeline, looked through seven times in half an hour",
+        risk="no second post without a person's order; a post that X shows later than that, or "
+        "whose text it changes, is left to one",
+    )
     limits = Limits(
         text_chars=280,
         media_items=4,
@@ -90,11 +100,15 @@ class Twitter(Platform):
             "image/jpeg": 5 * MEGABYTE,
             "image/png": 5 * MEGABYTE,
             "image/webp": 5 * MEGABYTE,
-            GIF: 5 * MEGABYTE,  # X takes 15, in more than one chunk
+            GIF: 15 * MEGABYTE,
+            "video/mp4": 512 * MEGABYTE,
+            "video/quicktime": 512 * MEGABYTE,
         },
-        video_items=0,
+        text_unit="weighted: a link counts 23, CJK and emoji 2",
     )
     options = TwitterOptions
+    threads = True
+    opening = frozenset({"reply_settings"})  # a conversation has one rule
     refreshes = True
     metrics_batch = 100
 
@@ -109,12 +123,14 @@ class Twitter(Platform):
             return working
         kept = uploads.ids
         for item in delivery.media:
-            if item.alt_text:  # may be set again and again
+            if item.alt_text and not item.is_video:  # may be set again and again
                 about = {"id": kept[item.id], "metadata": {"alt_text": {"text": item.alt_text}}}
                 url = f"{self.app.api_url}/2/media/metadata"
                 yield Call(Request("POST", url, auth, json=about), "describe media")
 
         post: dict[str, Any] = {"text": delivery.text, **options.model_dump(exclude_none=True)}
+        if delivery.reply_to is not None:
+            post["reply"] = {"in_reply_to_tweet_id": delivery.reply_to}
         if delivery.media:
             post["media"] = {"media_ids": [kept[item.id] for item in delivery.media]}
         create = Request("POST", f"{self.app.api_url}/2/tweets", auth, json=post)
@@ -128,16 +144,19 @@ class Twitter(Platform):
         """Give each item a media id; `Processing` while X works on one."""
         url = f"{self.app.api_url}/2/media/upload"
         for item in media:
+            slow = _is_slow(item)
             if item.id not in uploads.ids:
-                if item.content_type == GIF:
-                    data = yield from self._upload_in_chunks(item, auth)
+                if slow:
+                    data = yield from self._upload_in_pieces(item, uploads, auth)
+                    if data is None:
+                        return Processing(uploads.state(), AT_ONCE)
                 else:
                     form, files = {"media_category": "tweet_image"}, {"media": item}
                     request = Request("POST", url, auth, form=form, files=files)
                     data = (yield Call(request, "upload")).json()["data"]
                 uploads.add(item, data)
                 yield Keep(uploads.state())
-            elif item.content_type == GIF:
+            elif slow:
                 params = {"command": "STATUS", "media_id": uploads.ids[item.id]}
                 reply = yield Call(Request("GET", url, auth, params=params), "read media")
                 data = reply.json()["data"]
@@ -148,42 +167,56 @@ class Twitter(Platform):
                 return Processing(uploads.state(), check_after)
         return None
 
-    def _upload_in_chunks(
-        self, item: MediaItem, auth: Mapping[str, str]
-    ) -> Generator[Step, Any, dict[str, Any]]:
-        """One chunk holds all that `limits` lets pass; only images go in one shot."""
+    def _upload_in_pieces(
+        self, item: MediaItem, uploads: _Uploads, auth: Mapping[str, str]
+    ) -> Generator[Step, Any, dict[str, Any] | None]:
+        """From where an earlier request stopped; None when this one's time is short too."""
         url = f"{self.app.api_url}/2/media/upload"
-        begin: dict[str, Any] = {"media_category": "tweet_gif", "media_type": item.content_type}
-        if item.size_bytes is not None:
-            begin["total_bytes"] = item.size_bytes
-        reply = yield Call(Request("POST", f"{url}/initialize", auth, json=begin), "begin upload")
-        media_id = reply.json()["data"]["id"]
-        form, files = {"segment_index": "0"}, {"media": item}
-        append = Request("POST", f"{url}/{media_id}/append", auth, form=form, files=files)
-        yield Call(append, "upload")
-        reply = yield Call(Request("POST", f"{url}/{media_id}/finalize", auth), "end upload")
+        if uploads.sending is None:
+            yield from self._begin(item, uploads, auth)
+        sending = uploads.sending
+        assert sending is not None
+        spans = pieces(sending["bytes"], PIECE_BYTES)
+        for index in range(sending["sent"], len(spans)):
+            if (yield TimeIsShort()):
+                return None
+            form, files = {"segment_index": str(index)}, {"media": item}
+            place = f"{url}/{sending['id']}/append"
+            append = Request("POST", place, auth, form=form, files=files, span=spans[index])
+            yield Call(append, "upload")
+            sending["sent"] = index + 1
+        reply = yield Call(Request("POST", f"{url}/{sending['id']}/finalize", auth), "end upload")
+        uploads.sending = None
         uploaded: dict[str, Any] = reply.json()["data"]
         return uploaded
+
+    def _begin(
+        self, item: MediaItem, uploads: _Uploads, auth: Mapping[str, str]
+    ) -> Generator[Step, Any, None]:
+        size_bytes = yield Size(item)
+        begin = {
+            "media_category": "tweet_video" if item.is_video else "tweet_gif",
+            "media_type": item.content_type,
+            "total_bytes": size_bytes,
+        }
+        url = f"{self.app.api_url}/2/media/upload/initialize"
+        reply = yield Call(Request("POST", url, auth, json=begin), "begin upload")
+        uploads.begin(reply.json()["data"], size_bytes)
+        if size_bytes > PIECE_BYTES:
+            yield Keep(uploads.state())
 
     def lookup(self, delivery: Delivery, token: str) -> Flow:
         if delivery.unsettled_since is None:
             raise OutcomeUnknownError("Nothing of this delivery is unsettled", code="not_unsettled")
         since = delivery.unsettled_since - CLOCKS_APART
-        # Neither `tweet.fields` nor `post.fields`: X renames, and an id tells its time.
-        params = {
-            "max_results": "100",
-            "start_time": since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "exclude": "retweets",
-        }
-        url = f"{self.app.api_url}/2/users/{delivery.platform_user_id}/tweets"
-        auth = {"Authorization": f"Bearer {token}"}
-        reply = yield Call(Request("GET", url, auth, params=params), "find post")
+        posts = yield from self._posts_since(since, delivery, token)
         found = [
             post["id"]
-            for post in reply.json().get("data", [])
+            for post in posts
             if (made_at := _made_at(post["id"])) is not None
             and made_at >= since
             and _same(delivery, post["text"])
+            and _of_thread(delivery, post)
         ]
         if len(found) != 1:
             message = f"{len(found)} posts of that time have this text"
@@ -191,6 +224,32 @@ class Twitter(Platform):
         post_id = found[0]
         link = _permalink(delivery.handle, post_id)
         return Published(post_id, link, _made_at(post_id), found=True)
+
+    def _posts_since(
+        self, since: datetime, delivery: Delivery, token: str
+    ) -> Generator[Step, Any, list[dict[str, Any]]]:
+        """The account's posts; where a reply is looked for, with the conversation of each."""
+        params = {
+            "max_results": "100",
+            "start_time": since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "exclude": "retweets",
+        }
+        url = f"{self.app.api_url}/2/users/{delivery.platform_user_id}/tweets"
+        auth = {"Authorization": f"Bearer {token}"}
+        if not delivery.above:  # neither name of the fields is needed: an id tells its time
+            reply = yield Call(Request("GET", url, auth, params=params), "find post")
+            return list(reply.json().get("data", []))
+        for name in FIELD_NAMES:  # what is replied to has no name that both versions take
+            asked = {**params, name: "conversation_id"}
+            reply = yield Call(Request("GET", url, auth, params=asked), FIND_REPLY)
+            if reply.status_code == 200:
+                break
+            if name not in _wrong_parameters(reply.json()):  # a 400, let pass by `classify`
+                break
+        if reply.status_code != 200:
+            code = self.code(reply) or "http_400"
+            raise PermanentError(self.message(reply), code=code, status=reply.status_code)
+        return list(reply.json().get("data", []))
 
     def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
         since = query.asked_at - PRIVATE_FOR
@@ -260,7 +319,7 @@ class Twitter(Platform):
         if 200 <= status < 300:
             whole = call.commits or call.name == READ_METRICS
             return None if whole else self._half_success(call, reply)
-        if status == 400 and call.name == READ_METRICS and fields_of(reply):
+        if status == 400 and call.name in (READ_METRICS, FIND_REPLY) and fields_of(reply):
             return None  # one of many ids, or a parameter: the flow looks at it
         body: Mapping[str, Any] = reply.json()
         message, code = self.said(call, reply), self.code(reply)
@@ -398,6 +457,7 @@ class _Uploads:
     ids: dict[str, str]
     end: datetime | None
     begun: datetime | None
+    sending: dict[str, Any] | None = None  # the file on its way: its media id, size, pieces sent
 
     @classmethod
     def of(cls, delivery: Delivery) -> _Uploads:
@@ -405,17 +465,31 @@ class _Uploads:
         end = datetime.fromisoformat(state["end"]) if state.get("end") else None
         if end is not None and begun is not None and begun >= end - TO_SPARE:
             return cls({}, None, begun)
-        return cls(dict(state.get("media", {})), end, begun)
+        sending = dict(state["sending"]) if state.get("sending") else None
+        return cls(dict(state.get("media", {})), end, begun, sending)
+
+    def begin(self, data: Mapping[str, Any], size_bytes: int) -> None:
+        self.sending = {"id": data["id"], "bytes": size_bytes, "sent": 0}
+        self._ends(data)
 
     def add(self, item: MediaItem, data: Mapping[str, Any]) -> None:
         self.ids[item.id] = data["id"]
+        self._ends(data)
+
+    def _ends(self, data: Mapping[str, Any]) -> None:
         life = data.get("expires_after_secs")
         if life and self.begun is not None:
             end = self.begun + timedelta(seconds=life)
             self.end = min(self.end or end, end)
 
     def state(self) -> dict[str, Any]:
-        return {"media": dict(self.ids), "end": self.end.isoformat() if self.end else None}
+        end = self.end.isoformat() if self.end else None
+        return {"media": dict(self.ids), "end": end, "sending": self.sending}
+
+
+def _is_slow(item: MediaItem) -> bool:
+    """Sent in pieces, and worked on before it can be shown; images alone go in one shot."""
+    return item.is_video or item.content_type == GIF
 
 
 def _working(data: Mapping[str, Any]) -> timedelta | None:
@@ -437,6 +511,13 @@ def _same(delivery: Delivery, text: str) -> bool:
         shapes.append(re.sub(rf"\s*{SHORT_LINK.pattern}$", "", theirs))
     patterns = (LINK.join(map(re.escape, SHORT_LINK.split(shape))) for shape in shapes)
     return any(re.fullmatch(pattern, ours) for pattern in patterns)
+
+
+def _of_thread(delivery: Delivery, post: Mapping[str, Any]) -> bool:
+    """Whether a post may be this part: a conversation is named by the post that began it."""
+    if not delivery.above:
+        return True
+    return post.get("conversation_id") == delivery.above[0] and post["id"] not in delivery.above
 
 
 def _plain(text: str) -> str:

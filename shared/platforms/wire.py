@@ -43,7 +43,8 @@ class AnswerTooLargeError(httpcore.ProtocolError):
 
 @dataclass(slots=True)
 class Wire:
-    """One call on its way. `before_write` may raise: then nothing has left."""
+    """One call on its way. `before_write` is asked before each write, head and body: where it
+    raises, nothing more leaves."""
 
     ends_at: float  # monotonic seconds
     before_write: Callable[[], None] = field(default=lambda: None)
@@ -69,9 +70,8 @@ class _Stream(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         wire = _current.get()
         left = wire.remaining(timeout)
-        if not wire.written:
-            wire.before_write()
-            wire.written = True
+        wire.before_write()
+        wire.written = True
         self._inner.write(buffer, left)
 
     def close(self) -> None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from io import SEEK_END, BytesIO
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
@@ -23,7 +26,7 @@ SIGNED_FOR = timedelta(hours=1)
 FETCH_BYTES = 100 * 1024 * 1024
 FETCH_SECONDS = 20.0
 IN_MEMORY_BYTES = 8 * 1024 * 1024
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 1024 * 1024  # read from the bucket at a time: each costs a round trip
 
 
 class MediaStorage:
@@ -35,11 +38,15 @@ class MediaStorage:
         self._client: Any = None
         self._signer: Any = None
 
-    def open(self, item: MediaItem) -> IO[bytes]:
-        """Raises `PermanentError` for what cannot be had, `TransientError` for now."""
-        if item.uri.startswith("gs://"):
-            return self._open_object(item)
-        return _fetch(item)
+    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]:
+        """The whole item as a stream; or a piece of it, first byte and length, in memory.
+
+        Raises `PermanentError` for what cannot be had, `TransientError` for now.
+        """
+        in_bucket = item.uri.startswith("gs://")
+        if span is None:
+            return self._open_object(item) if in_bucket else _fetch(item)
+        return self._read_object(item, *span) if in_bucket else _fetch(item, span)
 
     def public_url(self, item: MediaItem) -> str:
         """An https URL that anyone may fetch for an hour."""
@@ -53,17 +60,18 @@ class MediaStorage:
         return cast(str, url)
 
     def _open_object(self, item: MediaItem) -> IO[bytes]:
-        from google.api_core import exceptions
-
         blob = self._blob(item)
-        try:
+        with _told(item):
             blob.reload(timeout=FETCH_SECONDS)
-        except exceptions.NotFound:
-            message = f"The media asset {item.id} is not in the bucket."
-            raise PermanentError(message, code="media_missing") from None
-        except (exceptions.GoogleAPICallError, OSError) as error:
-            raise TransientError(str(error), code="media_unavailable") from error
         return cast(IO[bytes], blob.open("rb", chunk_size=CHUNK_BYTES))
+
+    def _read_object(self, item: MediaItem, first: int, length: int) -> IO[bytes]:
+        last = first + length - 1
+        with _told(item):
+            piece = self._blob(item).download_as_bytes(
+                start=first, end=last, timeout=FETCH_SECONDS, retry=None
+            )
+        return _whole(piece, length, item)
 
     def _blob(self, item: MediaItem) -> Any:
         bucket, _, name = item.uri.removeprefix("gs://").partition("/")
@@ -80,16 +88,45 @@ class MediaStorage:
         return self._client
 
 
-def _fetch(item: MediaItem) -> IO[bytes]:
+@contextmanager
+def _told(item: MediaItem) -> Iterator[None]:
+    """What the bucket says, as failures of ours."""
+    from google.api_core import exceptions
+
+    try:
+        yield
+    except exceptions.NotFound:
+        message = f"The media asset {item.id} is not in the bucket."
+        raise PermanentError(message, code="media_missing") from None
+    except exceptions.RequestRangeNotSatisfiable:
+        raise _changed(item) from None
+    except (exceptions.GoogleAPICallError, OSError) as error:
+        raise TransientError(str(error), code="media_unavailable") from error
+
+
+def _whole(piece: bytes, length: int, item: MediaItem) -> IO[bytes]:
+    if len(piece) != length:
+        raise _changed(item)
+    return BytesIO(piece)
+
+
+def _changed(item: MediaItem) -> PermanentError:
+    message = f"The media asset {item.id} is shorter than it was said to be when registered."
+    return PermanentError(message, code="media_changed")
+
+
+def _fetch(item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]:
     parts = urlsplit(item.uri)
     if parts.scheme != "https" or not parts.hostname:
         message = f"The media asset {item.id} is neither in the bucket nor an https address."
         raise PermanentError(message, code="media_address")
     address = _public_address(parts.hostname, parts.port or 443, item)
     pinned = httpx.URL(item.uri).copy_with(host=address)
-    spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - the caller's
+    headers = {"Host": parts.netloc}
+    if span is not None:
+        headers["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
     request = {
-        "headers": {"Host": parts.netloc},
+        "headers": headers,
         "extensions": {"sni_hostname": parts.hostname},
         "timeout": FETCH_SECONDS,
         "follow_redirects": False,
@@ -99,19 +136,35 @@ def _fetch(item: MediaItem) -> IO[bytes]:
             httpx.Client(trust_env=False) as client,
             client.stream("GET", pinned, **cast(Any, request)) as reply,
         ):
-            if reply.status_code != 200:
-                message = f"The media asset {item.id} answered {reply.status_code}."
-                kind = TransientError if reply.status_code >= 500 else PermanentError
-                raise kind(message, code="media_unavailable", status=reply.status_code)
-            for chunk in reply.iter_bytes(CHUNK_BYTES):
-                spool.write(chunk)
-                if spool.tell() > FETCH_BYTES:
-                    message = f"The media asset {item.id} exceeds {FETCH_BYTES} bytes."
-                    raise PermanentError(message, code="media_too_large")
+            _check(reply, item, wanted=200 if span is None else 206)
+            fetched = _spool(reply, item, FETCH_BYTES if span is None else span[1])
     except httpx.HTTPError as error:
         message = f"The media asset {item.id} cannot be fetched: {type(error).__name__}."
         raise TransientError(message, code="media_unavailable") from error
-    spool.seek(0)
+    if span is not None and fetched.seek(0, SEEK_END) != span[1]:
+        raise _changed(item)
+    fetched.seek(0)
+    return fetched
+
+
+def _check(reply: httpx.Response, item: MediaItem, *, wanted: int) -> None:
+    if reply.status_code == wanted:
+        return
+    if reply.status_code == 200:
+        message = f"The server of the media asset {item.id} gives no pieces of it, only the whole."
+        raise PermanentError(message, code="media_unavailable")
+    message = f"The media asset {item.id} answered {reply.status_code}."
+    kind = TransientError if reply.status_code >= 500 else PermanentError
+    raise kind(message, code="media_unavailable", status=reply.status_code)
+
+
+def _spool(reply: httpx.Response, item: MediaItem, most_bytes: int) -> IO[bytes]:
+    spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 - the caller's
+    for chunk in reply.iter_bytes(CHUNK_BYTES):
+        spool.write(chunk)
+        if spool.tell() > most_bytes:
+            message = f"The media asset {item.id} exceeds {most_bytes} bytes."
+            raise PermanentError(message, code="media_too_large")
     return cast(IO[bytes], spool)
 
 

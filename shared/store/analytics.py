@@ -7,6 +7,7 @@ commit of numbers, cursor, counts and the lock's renewal, which is all or nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,7 @@ from shared.domain.analytics import (
     Decision,
     Item,
     Lock,
+    MetricsSnapshot,
     Moved,
     Page,
     Part,
@@ -224,6 +226,23 @@ class Analytics:
             (seen.id, AnalyticsSyncJob.model_validate(seen.to_dict()))
             for seen in self._db.query(query)
         ]
+
+    def wake_paused(self, sync_id: str, where: Mapping[str, str], limit: int) -> list[Part]:
+        """The parts of a sync that a pause of this scope held, each due now on record."""
+        parts = replace(queries.PAUSED_PARTS, collection=f"analyticsSyncJobs/{sync_id}/parts")
+        status = str(PartStatus.WAITING)
+        query = queries.page(self._db, parts, "paused", status, optional=where, limit=limit)
+        woken = []
+        for seen in self._db.query(query):
+            before = Part.model_validate(seen.to_dict())
+            after = analytics.woken(before, self._db.clock.now())
+            if after is None:
+                continue
+            data = _difference(before, after)
+            with suppress(LostRaceError, UncertainError):  # it looks again by itself
+                self._db.commit([Write(seen.reference, data, guard=seen.update_time)])
+                woken.append(after)
+        return woken
 
     def abandon(self, sync_id: str, limit: int) -> bool:
         """End what is open of a sync that nobody works for any more: its tasks are gone. True:
@@ -518,34 +537,31 @@ class Analytics:
     def _numbers(self, part: Part, item: Item, read: Read, now: datetime) -> list[Write]:
         """The latest numbers and one more snapshot. Merged: what the platform did not tell this
         time keeps its number and the instant that number is from."""
-        about = {
-            "deliveryId": item.delivery_id,
-            "postId": item.post_id,
-            "companyId": part.company_id,
-            "platform": part.platform,
-            "accountId": part.account_id,
-            "remoteId": item.remote_id,
-            "publishedAt": item.published_at,
-            "sourceAt": read.source_at,
-            "fetchedAt": now,
-            "syncId": part.sync_id,
-            "fencingToken": part.fencing_token,
-            "updatedAt": now,
-            "schemaVersion": SCHEMA_VERSION,
-        }
         numbers = dict(read.metrics)
-        latest: dict[str, Any] = {**about, "metrics": numbers}
+        measured = MetricsSnapshot(
+            delivery_id=item.delivery_id,
+            post_id=item.post_id,
+            company_id=part.company_id,
+            platform=part.platform,
+            account_id=part.account_id,
+            remote_id=item.remote_id,
+            published_at=item.published_at,
+            source_at=read.source_at,
+            fetched_at=now,
+            sync_id=part.sync_id,
+            fencing_token=part.fencing_token,
+            metrics=numbers,
+            created_at=now,
+            updated_at=now,
+            expire_at=now + analytics.SNAPSHOTS_KEPT,
+        )
+        snapshot = measured.document()
+        latest = {name: value for name, value in snapshot.items() if name != "expireAt"}
         latest["metricsAt"] = dict.fromkeys(numbers, read.source_at or now)
-        if item.fetched_at is None:
-            latest["createdAt"] = now
+        if item.fetched_at is not None:
+            del latest["createdAt"]
         if not numbers:  # merged, an empty map would wipe the numbers known so far
             del latest["metrics"], latest["metricsAt"]
-        snapshot = {
-            **about,
-            "metrics": numbers,
-            "createdAt": now,
-            "expireAt": now + analytics.SNAPSHOTS_KEPT,
-        }
         ref = self._db.ref("postMetrics", item.delivery_id)
         history = ref.collection("snapshots").document(keys.snapshot_id(now))
         return [Write(ref, latest, merge=True), Write(history, snapshot, replace=True)]

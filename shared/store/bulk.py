@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 from shared.domain import bulk, keys, markers
 from shared.domain.accounts import SocialAccount
-from shared.domain.bulk import Begun, BulkJob, Decision, State
+from shared.domain.bulk import Begun, BulkJob, Decision, Paused, RefusedRow, State
+from shared.domain.controls import Controls
 from shared.domain.deliveries import PublishLog
 from shared.domain.failures import ConflictError, NotFoundError, UnavailableError
 from shared.domain.markers import Answered, Keyed, Marker, Mismatch
 from shared.domain.media import MediaAsset
 from shared.domain.posts import ScheduledPost
-from shared.domain.records import SCHEMA_VERSION
 from shared.store import queries
 from shared.store.deliveries import parse
 from shared.store.firestore import (
@@ -61,16 +61,6 @@ class Around:
     posts: Mapping[str, ScheduledPost]
     wholes: Mapping[str, Whole] = field(default_factory=dict)
     guards: Mapping[str, datetime] = field(default_factory=dict)  # of posts and logs
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedRow:
-    """A row that was not taken in: where, why, and as it stood in the file (JSON)."""
-
-    row: int
-    column: str | None
-    reason: str
-    cells: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +156,14 @@ class BulkJobs:
         """Decide what a task may do, and claim the job if it may work. None: no such job."""
         commit_id = fresh_id()
         for _ in races():
-            held = self._held(job_id)
+            seen, control = self._db.read([self._ref(job_id), self._db.ref("controls", "bulk")])
+            held = _held(seen)
             if held is None:
                 return None, None
-            decision = bulk.begin(held.job, hop=hop, owner=owner, now=self._db.clock.now())
-            if not isinstance(decision, Begun):
+            controls = Controls.model_validate(control.to_dict()) if control.exists else None
+            now = self._db.clock.now()
+            decision = bulk.begin(held.job, hop=hop, owner=owner, now=now, controls=controls)
+            if not isinstance(decision, Begun | Paused):
                 return decision, held
             after = self._try(held, Step(decision.job), commit_id, None)
             if after is not None:
@@ -269,18 +262,9 @@ class BulkJobs:
         return Held(held.id, after, written[0].update_time)
 
     def _refused(self, held: Held, job: BulkJob, row: RefusedRow, now: datetime) -> Write:
-        data = {
-            "row": row.row,
-            "column": row.column,
-            "reason": row.reason,
-            "cells": row.cells,
-            "createdAt": now,
-            "updatedAt": now,
-            "expireAt": job.expire_at,
-            "schemaVersion": SCHEMA_VERSION,
-        }
+        times = {"created_at": now, "updated_at": now, "expire_at": job.expire_at}
         ref = self._ref(held.id).collection("rows").document(f"r{row.row:010}")
-        return Write(ref, data, replace=True)
+        return Write(ref, row.model_copy(update=times).document(), replace=True)
 
     def deliveries(self, delivery_ids: Sequence[str]) -> list[PublishLog]:
         if not delivery_ids:
@@ -295,7 +279,7 @@ class BulkJobs:
         collection = f"bulkJobs/{job_id}/rows"
         query = replace(queries.REFUSED_ROWS, collection=collection)
         return [
-            RefusedRow(seen.get("row"), seen.get("column"), seen.get("reason"), seen.get("cells"))
+            RefusedRow.model_validate(seen.to_dict())
             for seen in self._page(query, after=after, limit=limit)
         ]
 
@@ -363,11 +347,19 @@ class BulkJobs:
         )
         return [seen.id for seen in self._db.query(query)]
 
+    def paused(self, where: Mapping[str, str], limit: int) -> list[str]:
+        """Jobs that a pause of this scope holds."""
+        query = queries.page(self._db, queries.PAUSED_BULK_JOBS, True, optional=where, limit=limit)
+        return [seen.id for seen in self._db.query(query)]
+
     def revive(self, job_id: str) -> Held | None:
-        """A new chunk for a stalled job; None when there is nothing to do."""
+        """A new chunk for a job that is stalled or paused; None when there is nothing to do."""
         held = self._held(job_id)
         now = self._db.clock.now()
-        if held is None or held.job.sweep_at is None or held.job.sweep_at > now:
+        if held is None:
+            return None
+        stalled = held.job.sweep_at is not None and held.job.sweep_at <= now
+        if not (stalled or held.job.paused):
             return None
         try:
             return self.advance(held, bulk.revived(held.job, now))
@@ -383,12 +375,16 @@ class BulkJobs:
 
     def _held(self, job_id: str) -> Held | None:
         [seen] = self._db.read([self._ref(job_id)])
-        if not seen.exists:
-            return None
-        return Held(job_id, BulkJob.model_validate(seen.to_dict()), seen.update_time)
+        return _held(seen)
 
     def _ref(self, job_id: str) -> Any:
         return self._db.ref("bulkJobs", job_id)
+
+
+def _held(seen: Snapshot) -> Held | None:
+    if not seen.exists:
+        return None
+    return Held(seen.id, BulkJob.model_validate(seen.to_dict()), seen.update_time)
 
 
 def _answer(seen: Snapshot, keyed: Keyed, now: datetime) -> dict[str, Any] | None:

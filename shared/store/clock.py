@@ -7,17 +7,22 @@ correction changes only when it is proven wrong, so that latency does not make i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 
 class Clock:
-    """The time, as aware UTC. `observe` is called by the store with every read."""
+    """The time, as aware UTC. `observe` is called by the store with every read.
 
-    def __init__(self) -> None:
+    `local` is this machine's own time, right or wrong.
+    """
+
+    def __init__(self, local: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.local = local
         self._offset = timedelta(0)
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + self._offset
+        return self.local() + self._offset
 
     def observe(self, read_time: datetime, *, sent: datetime, received: datetime) -> None:
         """`sent` and `received` are local, uncorrected instants around the read."""

@@ -8,7 +8,7 @@ from typing import Any
 from google.cloud import firestore
 
 from shared.domain import keys
-from shared.domain.controls import Controls, Pause
+from shared.domain.controls import Controls, Kind, Pause
 from shared.domain.failures import UnavailableError
 from shared.domain.records import SCHEMA_VERSION
 from shared.domain.retention import Kept, Rules
@@ -25,24 +25,24 @@ from shared.store.firestore import (
 
 
 class Switches:
-    """`controls/publish` and `controls/retention`. App-wide throttles stand in the first one too,
-    so each write names its own fields only."""
+    """`controls/{kind}` and `controls/retention`. App-wide throttles stand in the former too, so
+    each write names its own fields only."""
 
     def __init__(self, db: Firestore) -> None:
         self._db = db
 
-    def read(self) -> Controls:
-        seen = self._publish()
-        return Controls.model_validate(seen.to_dict()) if seen.exists else Controls()
+    def read(self) -> dict[Kind, Controls]:
+        found = self._db.read([self._db.ref("controls", str(kind)) for kind in Kind])
+        return {kind: _controls(seen) for kind, seen in zip(Kind, found, strict=True)}
 
-    def _publish(self) -> Snapshot:
-        [seen] = self._db.read([self._db.ref("controls", "publish")])
+    def _one(self, kind: Kind) -> Snapshot:
+        [seen] = self._db.read([self._db.ref("controls", str(kind))])
         return seen
 
     def pause(self, pause: Pause, told: Mapping[str, Any]) -> None:
         """The later word on a scope takes the place of the earlier one."""
         key = keys.pause_id(pause.scope, pause.name)
-        self._merge("publish", {"pauses": {key: pause.document()}}, told)
+        self._merge(pause.kind, {"pauses": {key: pause.document()}}, told)
 
     def keep(self, company_id: str, kept: Kept, told: Mapping[str, Any]) -> None:
         """A company's own numbers of days."""
@@ -69,19 +69,18 @@ class Switches:
         message = "It is not known whether this is on record. Try again."
         raise UnavailableError(message, code="database_down")
 
-    def end(self, scope: str, name: str, told: Mapping[str, Any]) -> Pause | None:
+    def end(self, kind: Kind, scope: str, name: str, told: Mapping[str, Any]) -> Pause | None:
         """The pause ends now; its record stays until what it held is awake. None: none holds."""
         key = keys.pause_id(scope, name)
         commit_id = fresh_id()
         before: Pause | None = None
         for _ in races():
-            seen = self._publish()
+            seen = self._one(kind)
             [mine] = self._db.read([self._db.ref("auditLog", commit_id)])
             if before is not None and mine.exists:
                 return before
             now = self._db.clock.now()
-            held = Controls.model_validate(seen.to_dict()) if seen.exists else Controls()
-            before = held.pauses.get(key)
+            before = _controls(seen).pauses.get(key)
             if before is None or not before.holds(now):
                 return None
             ended = {f"pauses.{key}.until": now, "updatedAt": now}
@@ -98,16 +97,15 @@ class Switches:
 
     def expired(self) -> list[Pause]:
         """Pauses that hold no more and whose record still stands."""
-        controls, now = self.read(), self._db.clock.now()
-        return [pause for pause in controls.pauses.values() if not pause.holds(now)]
+        controls, now = self.read().values(), self._db.clock.now()
+        return [one for kind in controls for one in kind.pauses.values() if not one.holds(now)]
 
     def forget(self, pause: Pause) -> None:
         """What an ended pause held is awake: its record goes, unless somebody has paused again."""
         key = keys.pause_id(pause.scope, pause.name)
         for _ in races():
-            seen = self._publish()
-            held = Controls.model_validate(seen.to_dict()) if seen.exists else Controls()
-            if held.pauses.get(key) != pause:
+            seen = self._one(pause.kind)
+            if _controls(seen).pauses.get(key) != pause:
                 return
             gone = {f"pauses.{key}": firestore.DELETE_FIELD}
             try:
@@ -115,3 +113,7 @@ class Switches:
             except (LostRaceError, UncertainError):
                 continue
             return
+
+
+def _controls(seen: Snapshot) -> Controls:
+    return Controls.model_validate(seen.to_dict()) if seen.exists else Controls()

@@ -4,7 +4,7 @@ commit guarded by the log's update time. It is tried again from the read when it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -87,17 +87,23 @@ class Deliveries:
                 return decision, after
         raise AssertionError("unreachable")
 
-    def mark_committing(self, held: Held, *, request_hash: str) -> Held:
-        """The `committing` mark. Raises `LeaseLostError`: then nothing may be sent."""
+    def mark_committing(
+        self, held: Held, *, request_hash: str, before: claims.Posted | None = None
+    ) -> Held:
+        """The `committing` mark, and the part `before` this one with it. Raises `LeaseLostError`:
+        then nothing may be sent."""
         now = self._db.clock.now()
         owner = held.log.owner or ""
-        change = claims.mark(held.log, now, owner=owner, request_hash=request_hash)
+        change = claims.mark(held.log, now, owner=owner, request_hash=request_hash, before=before)
         return self._as_owner(held, change)
 
-    def keep(self, held: Held, state: Mapping[str, Any]) -> Held:
+    def keep(
+        self, held: Held, state: Mapping[str, Any], *, before: claims.Posted | None = None
+    ) -> Held:
         """State on record before it is used. Raises `LeaseLostError`."""
         now = self._db.clock.now()
-        change = claims.keep(held.log, now, owner=held.log.owner or "", state=state)
+        owner = held.log.owner or ""
+        change = claims.keep(held.log, now, owner=owner, state=state, before=before)
         return self._as_owner(held, change)
 
     def _as_owner(self, held: Held, change: Change | None) -> Held:
@@ -125,8 +131,10 @@ class Deliveries:
         looks: bool,
         ends_at: float,
         snooze_until: datetime | None = None,
+        before: claims.Posted | None = None,
     ) -> Change:
-        """Put an attempt's result on record, trying until `ends_at` (monotonic seconds).
+        """Put an attempt's result on record, trying until `ends_at` (monotonic seconds), with the
+        part `before` the one that it is about, where no record has that yet.
 
         Raises `LeaseLostError` when the delivery has moved on and nothing is lost by that,
         `UnrecordedError` when a post's id is, `UnavailableError` when Firestore did not take it
@@ -138,11 +146,13 @@ class Deliveries:
         while True:
             now = self._db.clock.now()
             if held.log.owner == owner:
-                change = self._settled(held.log, result, now, jitter, looks, snooze_until)
+                log = claims.stepped(held.log, before, now) if before else held.log
+                change = self._settled(log, result, now, jitter, looks, snooze_until)
             else:
-                late = claims.late_answer(held.log, result, now=now, owner=owner)
+                told = before or result
+                late = claims.late_answer(held.log, told, now=now, owner=owner)
                 if late is None:
-                    raise UnrecordedError if _would_be_lost(held.log, result) else LeaseLostError
+                    raise UnrecordedError if _would_be_lost(held.log, told) else LeaseLostError
                 change = late
             written = change
             if self._try(held, change, commit_id) is not None:
@@ -170,9 +180,10 @@ class Deliveries:
         return change
 
     def _belongs_to_another(self, log: PublishLog) -> bool:
-        query = queries.build(self._db, queries.BY_REMOTE_ID, log.platform, log.remote_id, limit=2)
+        found_id = log.remote_ids[-1]
+        query = queries.build(self._db, queries.BY_REMOTE_ID, log.platform, found_id, limit=2)
         owners = {found.id for found in self._db.query(query)}
-        claimed = self._db.ref("remoteIds", keys.remote_id(log.platform, log.remote_id or ""))
+        claimed = self._db.ref("remoteIds", keys.remote_id(log.platform, found_id))
         [owner] = self._db.read([claimed])
         if owner.exists:
             owners.add(owner.get("deliveryId"))
@@ -278,7 +289,8 @@ class Deliveries:
 
 def _would_be_lost(log: PublishLog, result: claims.Result) -> bool:
     """Of what a stale attempt brings, only the id of a post matters that is on no record."""
-    return isinstance(result, claims.Posted) and result.remote_id != log.remote_id
+    known = {log.remote_id, *log.remote_ids}
+    return isinstance(result, claims.Posted) and result.remote_id not in known
 
 
 def _corrects(before: PublishLog, after: PublishLog) -> bool:
@@ -316,18 +328,28 @@ def writes(
         batch.append(Write(db.ref("socialAccounts", after.account_id), data))
     if change.pause_platform is not None:
         batch.append(_app_wide(db, after.platform, change.pause_platform, now))
-    if change.by_evidence:
-        claimed = db.ref("remoteIds", keys.remote_id(after.platform, after.remote_id or ""))
+    batch += _claims(db, before, change)
+    return batch
+
+
+def _claims(db: Firestore, before: PublishLog, change: Change) -> Iterator[Write]:
+    """Whose the new parts' posts are. A log is found by its first part's id: that one is claimed
+    only where it was found by evidence, which no two deliveries may do at once."""
+    after = change.log
+    for remote_id in after.remote_ids[before.part :]:
+        newest = change.by_evidence and remote_id == after.remote_ids[-1]
+        if remote_id == after.remote_id and not newest:
+            continue
         data = {
             "platform": after.platform,
-            "remoteId": after.remote_id,
+            "remoteId": remote_id,
             "deliveryId": after.id,
-            "createdAt": now,
-            "updatedAt": now,
+            "createdAt": after.updated_at,
+            "updatedAt": after.updated_at,
             "schemaVersion": SCHEMA_VERSION,
         }
-        batch.append(Write(claimed, data, create=True))
-    return batch
+        claimed = db.ref("remoteIds", keys.remote_id(after.platform, remote_id))
+        yield Write(claimed, data, create=newest, replace=not newest)
 
 
 def _app_wide(db: Firestore, platform: str, until: int, now: datetime) -> Write:

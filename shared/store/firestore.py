@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from google.api_core import exceptions
@@ -96,7 +96,7 @@ class Firestore:
         sent, found = self._bounded(
             lambda: list(self._client.get_all(list(refs), retry=None, timeout=READ_SECONDS))
         )
-        received = datetime.now(UTC)
+        received = self.clock.local()
         by_path = {snapshot.reference.path: snapshot for snapshot in found}
         if found and found[0].read_time is not None:
             self.clock.observe(found[0].read_time, sent=sent, received=received)
@@ -115,12 +115,12 @@ class Firestore:
         if as_of is not None:
             return found  # its read time is that one, not now
         if found and found[0].read_time is not None:
-            self.clock.observe(found[0].read_time, sent=sent, received=datetime.now(UTC))
+            self.clock.observe(found[0].read_time, sent=sent, received=self.clock.local())
         return found
 
     def _bounded(self, read: Any) -> tuple[datetime, list[Snapshot]]:
         for attempt in range(READ_TRIES):
-            sent = datetime.now(UTC)
+            sent = self.clock.local()
             try:
                 return sent, read()
             except _DOWN as error:

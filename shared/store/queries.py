@@ -48,10 +48,16 @@ ACCOUNTS_OF_PLATFORM = Query("socialAccounts", equal=("platform",))
 ACCOUNTS_OF_BOTH = Query("socialAccounts", equal=("companyId", "platform"))
 LOGS_OF_COMPANY = Query("publishLogs", equal=("companyId",))
 METRICS_OF_COMPANY = Query("postMetrics", equal=("companyId",))
+READ_BY_ACCOUNT = Query("postMetrics", equal=("accountId",), order="fetchedAt")
+SNAPSHOTS = Query("snapshots")  # below one of `postMetrics`
 STALLED_BULK_JOBS = Query("bulkJobs", order="sweepAt")
 REFUSED_ROWS = Query("rows")  # below one of `bulkJobs`
 UNFINISHED_SYNCS = Query("analyticsSyncJobs", equal=("completedAt",), order="createdAt")
 PARTS = Query("parts", equal=("status",))  # below one of `analyticsSyncJobs`
+PAUSED_PARTS = Query(
+    "parts", equal=("code", "status"), optional=("companyId", "platform", "accountId")
+)
+PAUSED_BULK_JOBS = Query("bulkJobs", equal=("paused",), optional=("companyId",))
 
 LETTERS = Query(
     "deadLetters",
@@ -95,10 +101,14 @@ QUERIES = (
     ACCOUNTS_OF_BOTH,
     LOGS_OF_COMPANY,
     METRICS_OF_COMPANY,
+    READ_BY_ACCOUNT,
+    SNAPSHOTS,
     STALLED_BULK_JOBS,
     REFUSED_ROWS,
     UNFINISHED_SYNCS,
     PARTS,
+    PAUSED_PARTS,
+    PAUSED_BULK_JOBS,
     LETTERS,
     CLOSED_LETTERS,
     OPEN_LETTERS,

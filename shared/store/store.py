@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shared.store.audit import Audit
     from shared.store.bulk import BulkJobs
     from shared.store.controls import Switches
+    from shared.store.daily import Daily
     from shared.store.dead_letters import DeadLetters
     from shared.store.locks import Slots
     from shared.store.media_assets import MediaAssets
@@ -61,6 +62,12 @@ class Store:
         from shared.store.bulk import BulkJobs
 
         return BulkJobs(self._db, self.posts)
+
+    @cached_property
+    def daily(self) -> Daily:
+        from shared.store.daily import Daily
+
+        return Daily(self._db)
 
     @cached_property
     def dead_letters(self) -> DeadLetters:

@@ -8,16 +8,20 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import grpc
 import httpx
 
+from shared.jobs.bulk import PARTS
+from tests.sandbox.children import free_port
 from tests.sandbox.firestore_proxy import FirestoreCall, Refused
-from tests.sandbox.functions import Armed
+from tests.sandbox.functions import Armed, FunctionProcess
 from tests.sandbox.stack import BUCKET
+from tests.sandbox.storage import StorageCall
 from tests.world import COMPANY, Account, World
 
 LEASE = timedelta(seconds=61)
@@ -138,12 +142,50 @@ class Bulk:
 
         return self.stack.proxy.on_call(kill, "Commit", when=_of_a_job, after=landed)
 
+    def kill_at_write(self, number: int) -> Armed[StorageCall]:
+        """SIGKILL the worker when the bucket has taken its `number`-th part from now."""
+        counted = itertools.count(1)
+        [process] = self.stack.processes["bulk"]
+
+        def kill(call: StorageCall) -> None:
+            if next(counted) == number:
+                os.kill(process.worker(), signal.SIGKILL)
+
+        return self.stack.storage.faults.arm(kill, when=_writes_a_part, times=None)
+
+    @contextmanager
+    def another_instance(self, **environment: str) -> Iterator[FunctionProcess]:
+        """One more process of the function, with a door of its own."""
+        stack = self.stack
+        [usual] = stack.processes["bulk"]
+        process = FunctionProcess(
+            "bulk",
+            usual._source,
+            free_port(),
+            stack.environment("bulk") | environment,
+            lambda line: stack._hear("bulk", line),
+            threads=4,
+            children=stack.children,
+        )
+        process.start().wait_until_ready()
+        try:
+            yield process
+        finally:
+            stack.fronts["bulk"].backends = [usual.port]
+            process.kill()
+
     def recovered(self, job_id: str) -> dict[str, Any]:
         """The job once its tasks were delivered again, as often as it takes."""
         self.world.run_until(
             lambda: self.job(job_id)["state"] not in ("queued", "running"), step=LEASE
         )
         return self.job(job_id)
+
+
+def _writes_a_part(call: StorageCall) -> bool:
+    return (
+        call.method == "POST" and f"{PARTS}/" in f"{call.query.get('name', '')}{call.body[:500]!r}"
+    )
 
 
 def _of_a_job(request: Any) -> bool:

@@ -199,12 +199,13 @@ def test_a_bucket_that_is_down_for_a_while_only_delays(
 
 
 def _varied_calendar(world: World, bulk: Bulk, linkedin: Account, twitter: Account) -> None:
-    """Ten posts: formulas, media, zones, own texts and options, one imported, one cancelled."""
+    """Ten posts: formulas, media, zones, own texts, a thread, one imported, one cancelled."""
     at = timedelta(days=2)
     for text in FORMULAS[:6]:
         world.schedule(linkedin, content=text, after=at)
     picture = world.image(altText="A picture")
-    own = {**twitter.target, "customContent": "=own, text"}
+    thread = [{"content": "+two, text"}, {"content": "", "mediaAssetIds": [picture]}]
+    own = {**twitter.target, "customContent": "=own, text", "thread": thread}
     world.call(
         "/schedule", world.order([linkedin], after=at) | {"platforms": [linkedin.target, own]}
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -9,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from shared.domain.rows import COLUMNS
 from tests.behaviour.bulk_files import LEASE, Bulk, lines, planned, sheet
-from tests.sandbox.children import free_port
+from tests.console import Console
 from tests.sandbox.functions import FunctionProcess
 from tests.sandbox.stack import BUCKET
-from tests.world import Account, World
+from tests.world import COMPANY, Account, World
 
 NOTHING = {"rows": 0, "created": 0, "updated": 0, "unchanged": 0, "skipped": 0, "failed": 0}
 
@@ -204,24 +207,48 @@ def test_an_hour_that_a_change_of_clocks_skips_is_noted_with_its_row(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "code", "row", "column"),
+    ("spoil", "code", "row", "column", "reason"),
     [
-        (lambda text: "", "empty", None, None),
-        (lambda text: text.replace("platforms", "platform5"), "column_unknown", 1, "platform5"),
-        (lambda text: text[:-9], "truncated", 121, "platforms"),
-        (lambda text: text + '\r\nk,"open', "truncated", 122, "scheduledAt"),
+        (lambda text: "", "empty", None, None, "The file is empty."),
+        (
+            lambda text: text.replace("platforms", "platform5"),
+            "column_unknown",
+            1,
+            "platform5",
+            f"The column 'platform5' is not one of {', '.join(COLUMNS)}.",
+        ),
+        (
+            lambda text: text[:-9],
+            "truncated",
+            121,
+            "platforms",
+            "The file ends in the middle of row 121: a quote is opened and never closed.",
+        ),
+        (
+            lambda text: text + "\r\nk,2027",
+            "truncated",
+            122,
+            "scheduledAt",
+            "The file ends in the middle of row 122: it has 2 of 5 columns.",
+        ),
     ],
 )
 def test_of_a_file_that_is_broken_somewhere_nothing_is_taken_in(
-    world: World, bulk: Bulk, linkedin: Account, spoil: Any, code: str, row: int, column: str
+    world: World,
+    bulk: Bulk,
+    linkedin: Account,
+    spoil: Any,
+    code: str,
+    row: int,
+    column: str,
+    reason: str,
 ) -> None:
     content = sheet(planned(world, linkedin, count=120, text=lambda n: "ü" * n)).rstrip("\r\n")
 
     job = bulk.import_(spoil(content[: content.rindex(",")] + ',"' + "linkedin:1" + '"'))
 
     assert job["state"] == "failed"
-    error = job["error"]
-    assert (error["code"], error["row"], error["column"]) == (code, row, column)
+    assert job["error"] == {"code": code, "row": row, "column": column, "reason": reason}
     assert bulk.calendar() == {}
 
 
@@ -235,9 +262,13 @@ def test_bytes_of_another_encoding_are_named_by_row_and_column(
     nothing = bulk.calendar()
     utf16 = bulk.import_of("utf16.csv", sheet(rows).encode("utf-16"))
 
-    error = latin["error"]
     assert latin["state"] == "failed"
-    assert (error["code"], error["row"], error["column"]) == ("encoding_wrong", 4, "content")
+    assert latin["error"] == {
+        "code": "encoding_wrong",
+        "row": 4,
+        "column": "content",
+        "reason": "The byte 0xe9 is not UTF-8. Save the file as UTF-8.",
+    }
     assert nothing == {}
     assert utf16["counts"] == NOTHING | {"rows": 3, "created": 3}
 
@@ -251,8 +282,12 @@ def test_a_line_of_100_megabytes_is_named_and_never_held(
 
     job = bulk.import_of("endless.csv", content + b"x" * 100_000_000)
 
-    error = job["error"]
-    assert (error["code"], error["row"], error["column"]) == ("row_too_long", 3, "content")
+    assert job["error"] == {
+        "code": "row_too_long",
+        "row": 3,
+        "column": "content",
+        "reason": "The row is longer than 524288 bytes.",
+    }
     assert bulk.calendar() == {}
     assert _peak_kib(process) - before < 48 * 1024
 
@@ -270,8 +305,48 @@ def test_a_file_that_changes_while_it_is_read_is_an_error_and_nothing_else(
     job = bulk.ended(bulk.begin_import_of("changing.csv"))
 
     assert job["state"] == "failed"
-    assert job["error"]["code"] == "file_changed"
+    assert job["error"] == {
+        "code": "file_changed",
+        "row": None,
+        "column": None,
+        "reason": "The file was changed while it was read. Nothing was imported. Import it again.",
+    }
     assert bulk.calendar() == {}
+
+
+def test_a_mark_semicolons_quoted_lines_and_dates_are_read_and_what_is_wrong_is_told_exactly(
+    world: World, bulk: Bulk, linkedin: Account
+) -> None:
+    like = "Write it like 2027-03-31 09:30 or 2027-03-31T09:30:00+02:00."
+    cells = {
+        "k1": ("2027-03-01T10:00:00Z", "", '"two\r\nlines; ""quoted"""'),
+        "k2": ("2027-03-01 11:00", "Europe/Berlin", "b"),
+        "k3": ("2027-03-01T10:00:30+01:00", "", "c"),
+        "k4": ("2027-03-01 10:00:30.5 -0530", "", "d"),
+        "k5": ("03/04/2027 10:00", "UTC", "e"),
+        "k6": ("2027-03-01", "UTC", "f"),
+        "k7": ("2027-03-01 10:00", "Mars/Base", "g"),
+    }
+    text = "\ufeffkey;Scheduled At;timezone;content;platforms\r\n" + "".join(
+        f"{key};{';'.join(said)};linkedin:{linkedin.id}\r\n" for key, said in cells.items()
+    )
+
+    job = bulk.import_of("odd.csv", text.encode())
+
+    times = sorted(post["scheduledAt"].isoformat() for post in bulk.calendar().values())
+    assert times == [
+        "2027-03-01T09:00:30+00:00",
+        "2027-03-01T10:00:00+00:00",
+        "2027-03-01T10:00:00+00:00",
+        "2027-03-01T15:30:30.500000+00:00",
+    ]
+    assert 'two\r\nlines; "quoted"' in {post["content"] for post in bulk.calendar().values()}
+    reported = list(csv.DictReader(io.StringIO(bulk.text(job)), delimiter=";"))
+    assert [(one["errorRow"], one["errorColumn"], one["errorReason"]) for one in reported] == [
+        ("6", "scheduledAt", f"'03/04/2027 10:00' does not say which number is the month. {like}"),
+        ("7", "scheduledAt", f"'2027-03-01' has no time of day. {like}"),
+        ("8", "timezone", "'Mars/Base' is no IANA time zone, such as Europe/Berlin."),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -331,29 +406,58 @@ def test_two_workers_at_one_chunk_double_nothing(
     assert (len(bulk.calendar()), len(bulk.deliveries())) == (60, 120)
 
 
-def test_a_worker_that_wakes_up_after_another_took_over_writes_nothing(
+def test_an_instance_that_wakes_up_after_another_took_over_writes_nothing(
     world: World, bulk: Bulk, linkedin: Account
 ) -> None:
     rows = planned(world, linkedin, count=60)
     third = world.stack.proxy.hold("Commit", when=_creates_posts)
 
-    job_id = bulk.begin_import(sheet(rows))
-    third.arrived()
-    world.stack.tasks.longest_wait = timedelta(seconds=0.1)
-    task = world.stack.tasks.tasks("bulk")[0].id
-    world.stack.clock.turn(LEASE)
-    with ThreadPoolExecutor(1) as pool:
+    with bulk.another_instance() as other, ThreadPoolExecutor(1) as pool:
+        job_id = bulk.begin_import(sheet(rows))
+        third.arrived()
+        world.stack.fronts["bulk"].backends = [other.port]
+        world.stack.tasks.longest_wait = timedelta(seconds=0.1)
+        task = world.stack.tasks.tasks("bulk")[0].id
+        world.stack.clock.turn(LEASE)
         taking_over = pool.submit(world.stack.tasks.deliver, task)
         world.stack.tasks.longest_wait = None
-        world.stack.until(lambda: bulk.job(job_id)["state"] == "completed")
+        world.stack.until(lambda: bulk.job(job_id)["state"] == "completed", timeout=60)
         between = bulk.calendar()
         third.open()
         taking_over.result()
-    world.stack.settle()
+        world.stack.settle(60)
 
     assert len(between) == 60
     assert bulk.calendar() == between
     assert bulk.job(job_id)["counts"] == NOTHING | {"rows": 60, "created": 60}
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_an_import_killed_while_it_reads_leaves_the_records_of_one_that_ran_through(
+    world: World, bulk: Bulk, linkedin: Account, part: int
+) -> None:
+    rows = planned(world, linkedin, count=30)
+    rows[20] |= {"timezone": "Nowhere/Else"}
+
+    fault = bulk.kill_at_write(part)
+    killed = bulk.recovered(bulk.begin_import_of(stored(world, rows)))
+    left = bulk.calendar(), bulk.deliveries(), bulk.text(killed)
+    for collection in ("scheduledPosts", "publishLogs"):
+        world.stack.db.recursive_delete(world.stack.db.collection(collection))
+    ran_through = bulk.ended(bulk.begin_import_of(stored(world, rows)))
+
+    assert fault.hits >= part
+    assert (
+        killed["counts"]
+        == ran_through["counts"]
+        == NOTHING
+        | {
+            "rows": 30,
+            "created": 29,
+            "failed": 1,
+        }
+    )
+    assert left == (bulk.calendar(), bulk.deliveries(), bulk.text(ran_through))
 
 
 def test_a_cancelled_import_stops_at_the_next_batch_and_stays_cancelled(
@@ -377,24 +481,9 @@ def test_a_cancelled_import_stops_at_the_next_batch_and_stays_cancelled(
 def test_a_chunk_whose_time_is_up_hands_over_to_a_successor(
     world: World, bulk: Bulk, linkedin: Account
 ) -> None:
-    stack = world.stack
-    [usual] = stack.processes["bulk"]
-    hasty = FunctionProcess(
-        "bulk",
-        usual._source,
-        free_port(),
-        stack.environment("bulk") | {"BULK_SECONDS": "0.01"},
-        lambda line: stack._hear("bulk", line),
-        threads=4,
-        children=stack.children,
-    )
-    hasty.start().wait_until_ready()
-    stack.fronts["bulk"].backends = [hasty.port]
-    try:
+    with bulk.another_instance(BULK_SECONDS="0.01") as hasty:
+        world.stack.fronts["bulk"].backends = [hasty.port]
         job = bulk.import_(sheet(planned(world, linkedin, count=60)))
-    finally:
-        stack.fronts["bulk"].backends = [usual.port]
-        hasty.kill()
 
     assert job["counts"] == NOTHING | {"rows": 60, "created": 60}
     assert job["cursor"]["chunk"] == 4
@@ -414,6 +503,63 @@ def test_a_job_whose_task_is_lost_is_found_by_the_sweep(
 
     assert lost == "queued"
     assert job["counts"] == NOTHING | {"rows": 2, "created": 2}
+
+
+def test_a_paused_import_waits_and_goes_on_when_it_is_resumed(
+    world: World, bulk: Bulk, linkedin: Account
+) -> None:
+    console, pause = Console(world), {"kind": "bulk", "scope": "company", "name": COMPANY}
+    paused = console.done("/pause", {**pause, "reason": "too many"})
+
+    job_id = bulk.begin_import(sheet(planned(world, linkedin, count=2)))
+    world.stack.settle()
+    held = bulk.job(job_id)
+    world.stack.clock.turn(timedelta(minutes=6))
+    world.sweep()
+    world.stack.settle()
+    still = bulk.job(job_id)
+    resumed = console.done("/resume", pause)
+    job = bulk.ended(job_id)
+
+    assert "the next one waits" in paused["message"]
+    assert [(one["state"], one["paused"]) for one in (held, still)] == [("queued", True)] * 2
+    assert resumed["woken"] == 1
+    assert (job["paused"], job["counts"]) == (False, NOTHING | {"rows": 2, "created": 2})
+
+
+def test_a_task_of_a_paused_queue_that_was_on_its_way_does_nothing(
+    world: World, bulk: Bulk, linkedin: Account
+) -> None:
+    console, pause = Console(world), {"scope": "queue", "name": "bulk"}
+    console.done("/pause", {**pause, "reason": "too many"})
+    job_id = bulk.begin_import(sheet(planned(world, linkedin, count=2)))
+    [task] = world.stack.tasks.tasks("bulk")
+
+    world.stack.tasks.deliver(task.id)
+    held = bulk.job(job_id)
+    console.done("/resume", pause)
+    job = bulk.ended(job_id)
+
+    assert (held["state"], held["paused"]) == ("queued", True)
+    assert job["counts"] == NOTHING | {"rows": 2, "created": 2}
+
+
+def test_a_pause_of_another_company_or_kind_holds_no_import(
+    world: World, bulk: Bulk, linkedin: Account
+) -> None:
+    console = Console(world)
+    console.done(
+        "/pause", {"kind": "bulk", "scope": "company", "name": "other", "reason": "too many"}
+    )
+    console.done("/pause", {"scope": "company", "name": COMPANY, "reason": "too many"})
+
+    job = bulk.import_(sheet(planned(world, linkedin, count=1)))
+    senseless = console.act(
+        "/pause", {"kind": "bulk", "scope": "platform", "name": "twitter", "reason": "too many"}
+    )
+
+    assert job["counts"]["created"] == 1
+    assert (senseless.status_code, senseless.json()["code"]) == (422, "scope_unknown")
 
 
 # --- who asks ------------------------------------------------------------------------------------
@@ -473,6 +619,12 @@ def test_posts_of_another_company_are_neither_found_nor_changed(
     job = bulk.look(answer.json()["jobId"], company_id="other").json()
     assert job["counts"] == NOTHING | {"rows": 1, "failed": 1}
     assert world.stack.record("scheduledPosts", post_id) == before
+
+
+def stored(world: World, rows: list[dict[str, Any]]) -> str:
+    """The name of a file with these rows."""
+    world.stack.storage.put(BUCKET, "rows.csv", sheet(rows).encode(), "text/csv")
+    return "rows.csv"
 
 
 def _without_key(row: dict[str, Any]) -> dict[str, Any]:

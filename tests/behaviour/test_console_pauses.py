@@ -160,3 +160,19 @@ def test_a_pause_of_what_is_not_there_is_refused(console: Console) -> None:
     assert unreasoned.status_code == 400
     assert letters.status_code == 409
     assert console.audit("action") == []
+
+
+def test_whether_a_pause_would_end_in_the_past_is_told_by_firestores_clock(
+    console: Console,
+) -> None:
+    """However far an instance's own clock is behind: such a pause would hold nothing."""
+    for _ in range(2):  # both instances know the time
+        console.look("/pauses")
+    console.stack.clock.turn(timedelta(days=1))
+    until = console.stack.clock.now() - timedelta(hours=1)
+    pause = {"scope": "company", "name": COMPANY, "reason": "asked for", "until": str(until)}
+
+    answer = console.act("/pause", pause)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "in_the_past")
+    assert console.look("/pauses")["pauses"] == []

@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.sandbox.functions import FunctionProcess
+from tests.sandbox.functions import FunctionProcess, Gate
 from tests.world import Account, World
 
 LEASE = timedelta(seconds=61)
+CHANNEL = "41771983423143937"  # a bot's
 
 
 class Two:
@@ -36,9 +37,11 @@ class Two:
         self._send_to(self.other)
         return self.world.deliver(post_id, account)
 
-    def deliver_to_sleeper(self, post_id: str, account: Account) -> httpx.Response:
+    def show_the_time(self, post_id: str, account: Account) -> None:
+        """A second task for the sleeper, which reads: only a read tells it that a clock that is
+        turned has gone on while it was frozen, as its own would have told it."""
         self._send_to(self.sleeper)
-        return self.world.deliver(post_id, account)
+        self.world.deliver(post_id, account)
 
     @contextmanager
     def asleep(self) -> Iterator[None]:
@@ -130,6 +133,32 @@ def test_a_stale_attempt_that_fails_late_does_not_disturb_the_one_that_published
     assert world.stack.events("publish.unrecorded") == []
 
 
+def test_a_stale_attempt_does_not_settle_the_one_that_took_over(world: World, two: Two) -> None:
+    """Its upload fails while the other one's call is under way: that failure is nobody's."""
+    linkedin = world.account("linkedin")
+    post_id = world.schedule(linkedin, mediaAssetIds=[world.image()])
+    upload = world.stack.platforms.misbehave("linkedin", "upload", "hold")
+    stale = two.begin(post_id, linkedin)
+    upload.wait_until_held()
+    upload.kind = "error_before"
+    creating = world.stack.platforms.misbehave("linkedin", "create post", "hold")
+    world.stack.clock.turn(LEASE)
+
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(two.deliver, post_id, linkedin)
+        creating.wait_until_held()
+        upload.release()
+        woken = stale.result()
+        then = log_of(world, post_id, linkedin)
+        creating.release()
+        published = second.result()
+
+    assert woken.status_code == 503
+    assert (then["status"], then["fencingToken"]) == ("processing", 2)
+    assert published.json()["success"] is True
+    assert len(world.stack.platforms.posts("linkedin")) == 1
+
+
 def test_an_attempt_past_send_by_does_not_send(world: World, two: Two) -> None:
     """Its mark stands, the answer that says so comes late: the outcome was taken for unknown."""
     twitter = world.account("twitter")
@@ -138,8 +167,10 @@ def test_an_attempt_past_send_by_does_not_send(world: World, two: Two) -> None:
 
     stale = two.begin(post_id, twitter)
     marked.arrived()
-    world.stack.clock.turn(LEASE)
-    taken_over = two.deliver_to_sleeper(post_id, twitter)  # and its clock sees the time
+    with two.asleep():
+        world.stack.clock.turn(LEASE)
+        taken_over = two.deliver(post_id, twitter)
+    two.show_the_time(post_id, twitter)
     marked.open()
     woken = stale.result()
 
@@ -147,6 +178,86 @@ def test_an_attempt_past_send_by_does_not_send(world: World, two: Two) -> None:
     assert woken.status_code == 503
     assert world.stack.platforms.calls("twitter", "create post") == []
     assert world.delivery(post_id, twitter)["status"] == "unknown"
+
+
+def test_an_attempt_frozen_between_its_mark_and_the_call_does_not_send_when_it_wakes(
+    world: World, two: Two
+) -> None:
+    """It has its mark's answer and is fetching the picture that the call carries. Meanwhile the
+    other one repeats the call inside the nonce's window."""
+    discord = world.account("discord", user_id=CHANNEL)
+    post_id = world.schedule(discord, mediaAssetIds=[world.image()])
+    fetching = Gate()
+    world.stack.storage.faults.arm(fetching)
+
+    stale = two.begin(post_id, discord)
+    fetching.arrived()
+    with two.asleep():
+        world.stack.clock.turn(LEASE)
+        taken_over = two.deliver(post_id, discord)
+        world.stack.clock.turn(timedelta(seconds=31))
+        two.deliver(post_id, discord)
+        then = log_of(world, post_id, discord)
+    two.show_the_time(post_id, discord)
+    fetching.open()
+    woken = stale.result()
+
+    [post] = world.stack.platforms.posts("discord")
+    assert taken_over.json()["status"] == "unknown"
+    assert (then["status"], then["remoteId"]) == ("success", post.id)
+    assert woken.status_code == 503
+    assert len(world.stack.platforms.calls("discord", "create post")) == 1
+    assert log_of(world, post_id, discord) == then
+
+
+def test_an_attempt_frozen_in_its_call_changes_nothing_that_evidence_has_settled(
+    world: World, two: Two
+) -> None:
+    twitter = world.account("twitter")
+    post_id = world.schedule(twitter)
+    answer = world.stack.platforms.misbehave("twitter", "create post", "hold", after=True)
+
+    frozen = two.begin(post_id, twitter)
+    answer.wait_until_held()
+    with two.asleep():
+        world.stack.clock.turn(LEASE)
+        two.deliver(post_id, twitter)
+        world.stack.clock.turn(timedelta(seconds=31))
+        two.deliver(post_id, twitter)  # looks, and finds it
+        then = log_of(world, post_id, twitter)
+    answer.release()
+    woken = frozen.result()
+
+    [post] = world.stack.platforms.posts("twitter")
+    assert (then["status"], then["remoteId"]) == ("success", post.id)
+    assert woken.status_code == 503
+    assert log_of(world, post_id, twitter) == then
+    assert len(world.stack.records("remoteIds")) == 1
+    assert world.stack.events("publish.unrecorded") == []
+
+
+def test_an_attempt_frozen_with_the_platforms_answer_in_hand_still_says_what_it_was(
+    world: World, two: Two
+) -> None:
+    """The one write that no lease forbids: the owner of the mark ends its own unknown."""
+    account = world.account("linkedin")
+    post_id = world.schedule(account)
+    settling = world.stack.proxy.hold("Commit", when=writes_a_remote_id)
+
+    frozen = two.begin(post_id, account)
+    settling.arrived()
+    with two.asleep():
+        world.stack.clock.turn(LEASE)
+        taken_for = two.deliver(post_id, account)
+    settling.open()
+    woken = frozen.result()
+
+    [post] = world.stack.platforms.posts("linkedin")
+    assert taken_for.json()["status"] == "unknown"
+    assert woken.json()["result"] == post.id
+    delivery = world.delivery(post_id, account)
+    assert (delivery["status"], delivery["remoteId"]) == ("success", post.id)
+    assert world.letters() == []
 
 
 def test_a_late_answer_of_the_platform_turns_unknown_into_success(world: World, two: Two) -> None:
@@ -277,6 +388,10 @@ def writes_the_mark(request: Any) -> bool:
         for write in request.writes
         if "committing" in write.update.fields
     )
+
+
+def writes_a_remote_id(request: Any) -> bool:
+    return any(write.update.fields["remoteId"].string_value for write in request.writes)
 
 
 def log_of(world: World, post_id: str, account: Account) -> dict[str, Any]:

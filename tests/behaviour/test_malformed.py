@@ -178,6 +178,34 @@ def test_a_task_that_nobody_can_read_is_one_dead_letter_and_200(world: World, ra
     assert (letter["reason"], letter["status"]) == ("malformed_task", "open")
 
 
+def test_a_task_that_can_never_be_granted_is_one_dead_letter_and_200(world: World) -> None:
+    data = {"uri": "gs://elsewhere/rows.csv", "userId": "user-1"}
+    body = {"type": "BULK_IMPORT", "companyId": "acme", "idempotencyKey": "k", "data": data}
+    raw = json.dumps(body).encode()
+
+    answers = [send(world, "bulk", "/", raw, role="tasks") for _ in range(2)]
+    from_backend = send(world, "bulk", "/", raw)
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    [(letter_id, letter)] = world.stack.records("deadLetters").items()
+    assert {answer.json()["deadLetter"] for answer in answers} == {letter_id}
+    [error] = letter["evidence"]["errors"]
+    assert error.startswith("data.uri: Only objects of gs://")
+    assert_problem(from_backend, 422)
+
+
+def test_a_task_whose_key_was_used_for_something_else_is_a_dead_letter(world: World) -> None:
+    first = b'{"type": "SYNC_ANALYTICS", "idempotencyKey": "k"}'
+    other = b'{"type": "SYNC_ANALYTICS", "idempotencyKey": "k", "force": true}'
+
+    send(world, "sync_analytics", "/", first, role="tasks")
+    answer = send(world, "sync_analytics", "/", other, role="tasks")
+
+    assert answer.status_code == 200
+    assert "was used for another request" in answer.json()["message"]
+    assert len(world.letters(reason="malformed_task")) == 1
+
+
 def test_the_same_body_from_the_backend_is_a_refusal_and_no_dead_letter(world: World) -> None:
     answer = send(world, "publish_post", "/", b'{"scheduledPostId": "p1"}', role="backend")
 

@@ -8,6 +8,7 @@ import hmac
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -133,6 +134,44 @@ def test_a_receiver_that_fails_hears_it_again_by_tasks_of_their_own(
     assert len({attempt.task for attempt in sent}) == 3
     assert len(console.stack.events("alert.sent")) == 1
     assert len(console.stack.events("alert.retried")) == 2
+
+
+def test_an_alert_whose_task_could_not_be_made_goes_out_after_the_next_sweep(
+    console: Console, receiver: Receiver
+) -> None:
+    world, twitter = console.world, console.world.account("twitter")
+    console.stack.tasks.faults.refuse("CreateTask", times=None)
+    post_id = console.refused(twitter)
+    world.deliver(post_id, twitter)
+    console.stack.tasks.faults.clear()
+    before = len(receiver.heard)
+
+    world.sweep()
+    console.stack.settle()
+
+    assert len(world.letters()) == 1
+    assert before == 0
+    assert [body["postId"] for body in receiver.bodies()] == [post_id]
+
+
+def test_a_sender_that_dies_leaves_a_claim_that_runs_out(
+    console: Console, receiver: Receiver
+) -> None:
+    receiver.may_answer.clear()
+    with ThreadPoolExecutor(1) as pool:
+        failing = pool.submit(console.refused, console.world.account("twitter"))
+        assert receiver.arrived.wait(20)
+        [sender] = console.stack.processes["console"]
+        sender.kill_worker()
+        receiver.may_answer.set()
+        failing.result()
+    while_claimed = console.stack.events("alert.sent")
+
+    console.world.run_until(lambda: len(receiver.heard) == 2, step=timedelta(seconds=10))
+
+    assert while_claimed == []
+    assert len({body for _, body in receiver.heard}) == 1
+    assert len(console.stack.events("alert.sent")) == 1
 
 
 def test_a_receiver_that_never_answers_is_given_up_and_that_is_said(

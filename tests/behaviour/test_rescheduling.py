@@ -41,6 +41,24 @@ def test_moved_five_times_it_is_published_once_at_the_last_time(world: World) ->
     assert (delivery["generation"], len(delivery["attempts"])) == (6, 1)
 
 
+def test_a_task_of_before_the_move_is_void_even_when_the_new_time_has_come(world: World) -> None:
+    twitter = world.account("twitter")
+    post_id = world.schedule(twitter, after=HOUR)
+    [old] = world.stack.tasks.tasks("publish-twitter")
+    move(world, post_id, world.stack.clock.now() + timedelta(minutes=5))
+    world.stack.tasks.faults.lose_task(times=None)
+    world.stack.turn(timedelta(minutes=5))
+
+    stale = world.deliver(post_id, twitter, generation=1)
+    before = world.stack.platforms.calls("twitter")
+    fresh = world.deliver(post_id, twitter, generation=2)
+
+    assert old.schedule_at > world.stack.clock.now()
+    assert (stale.status_code, stale.json()["success"]) == (200, False)
+    assert before == []
+    assert fresh.json()["success"] is True
+
+
 def test_moving_takes_the_old_task_out_of_the_queue(world: World) -> None:
     post_id = world.schedule(world.account("twitter"), after=HOUR)
     at = world.stack.clock.now() + 2 * HOUR

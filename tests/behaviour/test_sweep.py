@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.sandbox.bench import grow
 from tests.sandbox.firestore_proxy import Counts
 from tests.sandbox.functions import DropConnection
 from tests.world import World
@@ -169,17 +170,75 @@ def test_a_roll_up_that_was_never_stored_is_stored(world: World) -> None:
     assert after["status"] == "published"
 
 
-def test_a_sweep_reads_none_of_the_posts_with_which_nothing_is_wrong(world: World) -> None:
-    post_id = world.schedule(world.account("twitter"), after=HOUR)
+def test_a_lease_that_ran_out_with_a_mark_is_told_as_unknown_though_no_task_comes(
+    world: World,
+) -> None:
+    account = world.account("linkedin")
+    world.stack.tasks.faults.lose_task(times=None)
+    post_id = world.schedule(account)
+    instances = world.stack.processes["publish_post"]
+    world.stack.platforms.misbehave(
+        "linkedin", "create post", "hook", hook=lambda *_: [one.kill_worker() for one in instances]
+    )
+
+    world.deliver(post_id, account)
+    world.stack.turn(2 * MINUTE + SECOND)
+    found = world.sweep()
+
+    assert (found["woken"], found["ended"]) == (0, 1)
+    delivery = world.delivery(post_id, account)
+    assert (delivery["status"], delivery["errorCode"]) == ("unknown", "attempt_lost")
+    assert len(world.stack.platforms.calls("linkedin", "create post")) == 1
+    assert len(world.stack.events("delivery.unknown")) == 1
+
+
+def test_a_dead_letter_whose_task_could_not_be_put_away_is_put_away_by_the_next(
+    world: World,
+) -> None:
+    latest = (world.stack.clock.now() + 2 * HOUR).isoformat()
+    post_id = world.schedule(world.account("twitter"), after=HOUR, latestAt=latest)
+    purge(world)
+    world.stack.turn(2 * HOUR + SECOND)
+    world.stack.tasks.faults.refuse("CreateTask", times=None)
+    first = world.sweep()
+    world.stack.tasks.faults.clear()
+
+    second, third = world.sweep(), world.sweep()
+
+    assert (first["ended"], first["copied"]) == (1, 0)
+    assert (second["copied"], third["copied"]) == (1, 0)
+    [task] = world.stack.tasks.tasks("default-dlq")
+    [letter] = world.letters()
+    assert letter["postId"] == post_id
+    assert letter["copied"] is True
+    assert task.id in world.stack.records("deadLetters")
+
+
+def test_a_sweep_costs_what_is_wrong_and_not_what_there_is(world: World) -> None:
+    """What it reads and writes among 10 records and among 1,000: nothing wrong, then one thing."""
+    account = world.account("linkedin")
+    world.schedule(account, after=HOUR)
     world.sweep()
-    of_one = swept(world)
-    copies(world, post_id, 200)
 
-    of_many = swept(world)
+    costs = []
+    for records in (10, 1000):
+        grow(world.stack, 3 * records)
+        healthy = swept(world)
+        world.stack.tasks.faults.lose_task()
+        lost = world.schedule(account, content=f"Lost among {records}")
+        world.stack.turn(2 * MINUTE + SECOND)
+        before = world.stack.proxy.counts("maintain")
+        found = world.sweep()
+        one_wrong = world.stack.proxy.counts("maintain") - before
+        world.stack.settle()
+        assert found["woken"] == 1
+        assert world.status(lost)["status"] == "published"
+        costs.append((healthy, one_wrong))
 
-    assert of_many == of_one
-    assert of_many.documents_read <= 5  # the controls, for the time, and suchlike
-    assert of_many.documents_written == 0
+    assert costs[0] == costs[1]
+    healthy, one_wrong = costs[0]
+    assert (healthy.documents_read, healthy.documents_written) == (3, 0)
+    assert (one_wrong.documents_read, one_wrong.documents_written) == (8, 2)
 
 
 def swept(world: World) -> Counts:
@@ -210,17 +269,6 @@ def pause(world: World, *pauses: dict[str, Any]) -> None:
         "schemaVersion": 1,
     }
     world.stack.db.document("controls", "publish").set(document)
-
-
-def copies(world: World, post_id: str, many: int) -> None:
-    """As many more posts like this one."""
-    [(log_id, log)] = world.stack.records("publishLogs").items()
-    post = world.stack.record("scheduledPosts", post_id)
-    batch = world.stack.db.batch()
-    for number in range(many):
-        batch.set(world.stack.db.document("scheduledPosts", f"{post_id}-{number}"), post)
-        batch.set(world.stack.db.document("publishLogs", f"{log_id}-{number}"), log)
-    batch.commit()
 
 
 def writes(field: str, collection: str) -> Callable[[Any], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,12 @@ import grpc
 import httpx
 import pytest
 
+from shared import config
 from shared.domain import keys
+from shared.jobs import collect, sync
+from shared.jobs.collect import Collecting
+from shared.runtime import Runtime
+from tests.console import Console
 from tests.sandbox.firestore_proxy import FirestoreCall, Refused
 from tests.world import Account, World
 
@@ -313,16 +319,62 @@ def test_an_account_whose_token_dies_meanwhile_is_expired_and_skipped(world: Wor
     assert len(world.stack.events("account.expired")) == 1
 
 
-def test_a_paused_platform_is_left_out(world: World) -> None:
+@pytest.mark.parametrize("scope", ["platform", "account", "company"])
+def test_what_is_paused_is_read_once_it_is_resumed_and_posts_go_out_meanwhile(
+    world: World, scope: str
+) -> None:
+    console, x, linkedin = Console(world), world.account("twitter"), organization(world)
+    publish(world, x)
+    publish(world, linkedin)
+    name = {"platform": "twitter", "account": x.id, "company": "acme"}[scope]
+    pause = {"kind": "sync", "scope": scope, "name": name}
+    console.done("/pause", pause | {"reason": "costs"})
+
+    sync_id = started(world)
+    world.stack.turn(timedelta(minutes=61))  # it looks again by itself
+    while_paused = reads(world, x), reads(world, linkedin)
+    held = [part["code"] for part in parts(world, sync_id) if part["status"] == "waiting"]
+    publish(world, x)
+    resumed = console.done("/resume", pause)
+    world.stack.settle()
+
+    assert while_paused == (0, 0 if scope == "company" else 1)
+    assert held == ["paused"] * (2 if scope == "company" else 1)
+    assert len(world.stack.platforms.posts("twitter")) == 2
+    assert resumed["woken"] == len(held)
+    assert (reads(world, x), reads(world, linkedin)) == (1, 1)
+    assert counts(world, sync_id)["accounts"] == (2, 2, 0, 0)
+    assert [part["attemptsSpent"] for part in parts(world, sync_id)] == [0, 0]
+
+
+def test_a_pause_of_publishing_holds_no_reading(world: World) -> None:
     x = world.account("twitter")
     publish(world, x)
-    pause = {"scope": "platform", "name": "twitter", "by": "ops", "why": "costs", "until": None}
-    world.stack.db.document("controls", "sync").set({"pauses": {"one": pause}})
+    pause = {"scope": "platform", "name": "twitter", "reason": "its API is down"}
+    Console(world).done("/pause", pause)
 
-    sync_id = synced(world)
+    synced(world)
 
-    assert reads(world, x) == 0
-    assert counts(world, sync_id)["accounts"] == (1, 0, 0, 1)
+    assert reads(world, x) == 1
+
+
+def test_a_pause_of_reading_that_is_over_is_ended_by_the_sweep(world: World) -> None:
+    x = world.account("twitter")
+    publish(world, x)
+    until = (world.stack.clock.now() + timedelta(minutes=10)).isoformat()
+    pause = {"kind": "sync", "scope": "account", "name": x.id, "reason": "costs", "until": until}
+    Console(world).done("/pause", pause)
+
+    sync_id = started(world)
+    world.stack.turn(timedelta(minutes=9))
+    early = reads(world, x)
+    world.stack.clock.turn(timedelta(minutes=2))
+    world.sweep()
+    world.stack.settle()
+
+    assert (early, reads(world, x)) == (0, 1)
+    assert counts(world, sync_id)["accounts"] == (1, 1, 0, 0)
+    assert world.stack.records("controls")["sync"]["pauses"] == {}
 
 
 # at once, and killed
@@ -466,7 +518,57 @@ def test_more_accounts_than_one_request_can_plan_are_planned_by_the_next(world: 
     assert counts(world, answer["syncId"])["accounts"] == (1, 1, 0, 1000)
 
 
+def test_what_stops_before_its_own_deadline_is_gone_on_with_by_a_successor(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linkedin = organization(world)
+    seeded(world, linkedin, 120)  # 50 to a batch
+    rt = runtime(world, monkeypatch)
+    world.stack.tasks.faults.lose_task(queue="analytics", times=None)
+
+    planned = sync.start(wanted(world, ends_at=time.monotonic() + sync.PLAN_MARGIN - 5), rt)
+    hop = world.stack.record("analyticsSyncJobs", planned["syncId"]) or {}
+    sync.go_on(planned["syncId"], 2, rt, time.monotonic() + 45)
+    world.stack.settle(60)
+    world.stack.tasks.faults.clear()
+    task = Collecting(planned["syncId"], linkedin.id, 1, time.monotonic() + collect.MARGIN)
+    collected = collect.run(task, rt)
+    world.stack.until(lambda: counts(world, planned["syncId"])["status"] == "completed", timeout=60)
+
+    assert (planned["jobs"], planned["planned"]) == (0, False)
+    assert hop["cloudTaskName"] == keys.sync_task_id(planned["syncId"], "plan", 2)
+    assert (collected["status"], collected["code"]) == ("waiting", "continues")
+    assert collected["itemsProcessed"] == 50
+    assert counts(world, planned["syncId"])["items"] == (120, 0, 0)
+    assert (reads(world, linkedin), snapshots_in_all(world)) == (3, 120)
+
+
 # the cast
+
+
+def runtime(world: World, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """The handles of one more instance, here, so that a deadline can be set."""
+    environment = world.stack.environment("sync_analytics")
+    for name in ("FIRESTORE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.setenv(name, environment[name])
+    return Runtime(config.load(environment), "sync_analytics")
+
+
+def wanted(world: World, *, ends_at: float) -> sync.Wanted:
+    """A full sync as the backend asks for it."""
+    return sync.Wanted(
+        company_id=None,
+        platform=None,
+        content_ids=(),
+        start=None,
+        force=False,
+        key=f"sync-{next(NUMBERS)}",
+        asked={},
+        call=None,
+        by=None,
+        traceparent=None,
+        ends_at=ends_at,
+    )
 
 
 def three_accounts(world: World) -> tuple[Account, Account, Account]:
@@ -580,7 +682,7 @@ def started(world: World, **scope: Any) -> str:
     """The id of a sync whose tasks have had their first turn."""
     answer = ask(world, **scope)
     assert answer.status_code == 200, answer.text
-    world.stack.settle()
+    world.stack.settle(60)
     sync_id: str = answer.json()["syncId"]
     return sync_id
 

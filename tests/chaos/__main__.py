@@ -1,4 +1,4 @@
-"""What `make chaos` runs: `python -m tests.chaos points`, and so on."""
+"""What `make chaos` runs: `python -m tests.chaos points`, and `storm`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ CAMPAIGNS = {  # its module, which has `add_options` and `tell`, and what it doe
     "points": (
         "tests.chaos.points_run",
         "break a delivery at every effect on its way, alone and in pairs; exit 1 on a finding",
+    ),
+    "storm": (
+        "tests.chaos.storm_run",
+        "send thousands of posts while everything around them breaks; exit 1 on a finding",
     ),
 }
 

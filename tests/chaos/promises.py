@@ -158,8 +158,14 @@ def _outcome(
             yield Finding(Kind.LIE, f"{log.status}, and the platform holds {ids}")
         case Status.UNKNOWN if not evident:
             yield Finding(Kind.UNKNOWN, "without any evidence of a call")
-        case Status.UNKNOWN if not log.is_open and not may_stay_unknown(one, there):
+        case Status.UNKNOWN if not (log.is_open or _blind(log) or may_stay_unknown(one, there)):
             yield Finding(Kind.UNKNOWN, f"{log.error_code}, though {one.guarantee_name}")
+
+
+def _blind(log: PublishLog) -> bool:
+    """Whether looking ended early: no token is left to look with, or `latestAt` has passed."""
+    no_token = log.error_code in ("auth_expired", "account_disconnected")
+    return no_token or log.updated_at >= log.latest_at
 
 
 def may_stay_unknown(one: Ordered, there: Sequence[Post]) -> bool:

@@ -101,6 +101,16 @@ def test_unknown_is_allowed_where_nothing_can_be_read_back_alone(
     assert found(world, member) == set()
 
 
+def test_unknown_is_allowed_where_no_token_is_left_to_look_with(
+    world: World, published: Ordered
+) -> None:
+    since = world.stack.clock.now()
+    unknown = {"status": "unknown", "unsettledSince": since, "errorCode": "auth_expired"}
+    log_of(world, published).update(unknown)
+
+    assert Kind.UNKNOWN not in found(world, published)
+
+
 def test_an_unknown_one_without_a_trace_of_a_call_is_found(world: World) -> None:
     member = order(world, "linkedin", after=timedelta(hours=1))
     log_of(world, member).update({"status": "unknown"})

@@ -8,7 +8,7 @@ import pytest
 from shared.domain import changes
 from shared.domain.changes import Correction
 from shared.domain.dead_letters import LetterStatus
-from shared.domain.deliveries import PublishLog, Status, letter
+from shared.domain.deliveries import Committing, PublishLog, Status, letter
 from shared.domain.schedules import Plan
 
 NOW = datetime(2030, 1, 15, 12, tzinfo=UTC)
@@ -35,6 +35,13 @@ def a_log(**fields: Any) -> PublishLog:
 @pytest.mark.parametrize("status", list(Status))
 def test_what_an_owner_may_change_has_not_begun_or_waits(status: Status) -> None:
     assert changes.changeable(a_log(status=status)) is (status in {S.PENDING, S.RETRY, S.WAITING})
+
+
+@pytest.mark.parametrize("status", [S.RETRY, S.WAITING])
+def test_what_the_platform_has_taken_and_works_on_is_not_changed_any_more(status: Status) -> None:
+    mark = Committing(at=NOW, send_by=NOW, owner="o", native_key="k", request_hash="h")
+
+    assert not changes.changeable(a_log(status=status, committing=mark, unsettled_since=NOW))
 
 
 @pytest.mark.parametrize("status", list(Status))
@@ -73,12 +80,12 @@ def test_cancelling_what_may_have_been_sent_leaves_it_unknown() -> None:
 
 
 def test_an_edit_changes_what_it_names_and_drops_what_was_made_for_the_old_content() -> None:
-    log = a_log(options={"replySettings": "following"}, state={"media": "1"}, parts=("9",))
+    log = a_log(options={"replySettings": "following"}, state={"media": "1"})
 
     after = changes.edit(log, Correction(content="Better"), NOW).log
 
     assert (after.content, after.options) == ("Better", {"replySettings": "following"})
-    assert (after.state, after.parts) == ({}, ())
+    assert after.state == {}
     assert (after.hop, after.generation, after.version) == (1, 1, 2)
 
 

@@ -311,6 +311,17 @@ def test_the_last_of_four_transient_failures_is_a_failure() -> None:
     assert shown(settle(fourth, failure)) == "failed: http_500 + letter"
 
 
+def test_what_the_platform_works_on_is_looked_for_when_it_cannot_be_asked() -> None:
+    accepted = {"committing": a_mark(owner="another", at=OURS), "unsettled_since": OURS}
+    log = a_running_log(attempts_spent=4, **accepted)
+
+    down = TransientError("down", code="http_503", status=503)
+    change = claims.settle(log, down, now=NOW, jitter=0, looks=True)
+
+    assert (change.log.status, change.log.lookups) == (S.UNKNOWN, 1)
+    assert (change.log.is_open, change.wakes, change.letter) == (True, True, None)
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
@@ -371,6 +382,29 @@ def test_a_snooze_spends_no_attempt_and_forgets_a_refused_mark() -> None:
     assert shown(change) == "waiting: token_refreshing + task"
     assert change.log.attempts_spent == 1
     assert change.log.attempts[-1].outcome == "snoozed"
+
+
+def test_what_the_platform_has_accepted_stays_accepted_while_it_waits() -> None:
+    """Its owner may change what waits or is tried again; this would then be posted twice."""
+    accepted = {"committing": a_mark(owner="an earlier attempt"), "unsettled_since": NOW}
+    log, running = a_log(status=S.ACCEPTED, **accepted), a_running_log(**accepted)
+    pause = some_controls(pauses={"p": ("platform", log.platform, None)})
+
+    waits = [
+        told(begin(log, account=an_account(paused_until=NOW + SECOND))),
+        told(begin(log, controls=pause)),
+        shown(settle(running, ThrottledError("429", until=MINUTE))),
+        shown(settle(running, TransientError("503", code="http_503"))),
+        shown(claims.snooze(running, NOW, NOW + MINUTE, code="token_refreshing")),
+    ]
+
+    assert waits == [
+        "accepted: throttled + task",
+        "accepted: paused",
+        "accepted: throttled + task",
+        "accepted: http_503 + task",
+        "accepted: token_refreshing + task",
+    ]
 
 
 # --- a late answer --------------------------------------------------------------------------------
@@ -464,6 +498,37 @@ def test_the_grace_doubles_with_each_hop_that_the_sweep_makes() -> None:
     assert change.log.sweep_at == NOW + timedelta(minutes=16)
 
 
+def test_the_sweep_gives_a_late_delivery_its_accounts_next_slot() -> None:
+    free_at = NOW + 20 * SECOND
+    account = an_account(next_free_at=free_at)
+    log = a_log(due_at=NOW - 3 * MINUTE, sweep_at=NOW, sweep_hops=1)
+
+    first = claims.sweep(Seen(log, an_account(), Controls()), now=NOW, looks=False)
+    later = claims.sweep(Seen(log, account, Controls()), now=NOW, looks=False)
+
+    assert first is not None
+    assert (first.log.status, first.log.due_at) == (S.PENDING, NOW)
+    assert first.next_free_at == ms(NOW + 10 * SECOND)
+    assert later is not None
+    assert (later.log.status, later.log.due_at) == (S.WAITING, free_at)
+    assert (later.log.error_code, later.log.sweep_hops) == ("spaced", 2)
+    assert later.log.sweep_at == free_at + 8 * MINUTE
+    assert later.next_free_at == ms(free_at + 10 * SECOND)
+
+
+def test_what_the_platform_has_accepted_needs_no_slot_to_be_asked_after() -> None:
+    account = an_account(next_free_at=NOW + 20 * SECOND)
+    log = a_log(
+        status=S.ACCEPTED, committing=a_mark(), due_at=NOW - 3 * MINUTE, sweep_at=NOW, sweep_hops=1
+    )
+
+    change = claims.sweep(Seen(log, account, Controls()), now=NOW, looks=False)
+
+    assert change is not None
+    assert (change.log.status, change.log.due_at) == (S.ACCEPTED, NOW)
+    assert change.next_free_at is None
+
+
 def test_the_sweep_makes_no_hop_while_its_scope_is_paused() -> None:
     log = a_log(sweep_at=NOW)
     paused = some_controls(pauses={"x": ("platform", "twitter", None)})
@@ -519,6 +584,7 @@ def an_account(
     paused_until: datetime | None = None,
     refused_at: datetime | None = None,
     token_version: int = 1,
+    next_free_at: datetime | None = None,
     status: AccountStatus = AccountStatus.ACTIVE,
 ) -> SocialAccount:
     return SocialAccount(
@@ -528,6 +594,7 @@ def an_account(
         platform_user_id="1",
         token_version=token_version,
         paused_until=ms(paused_until) if paused_until else 0,
+        next_free_at=ms(next_free_at) if next_free_at else 0,
         refresh_refusal=RefreshRefusal(token_version=1, at=refused_at) if refused_at else None,
         created_at=NOW,
         updated_at=NOW,

@@ -36,10 +36,11 @@ from shared.platforms.base import (
     PublicUrl,
     Published,
     Request,
+    Size,
 )
-from tests.platforms.stage import Files, Stage, item
+from tests.platforms.stage import Files, Stage, bytes_of, item
 from tests.sandbox.clock import Clock
-from tests.sandbox.platforms.values import Answer
+from tests.sandbox.platforms.values import Answer, Post
 
 TOKEN = "token-that-nobody-may-read"
 REFRESH_TOKEN = "refresh-token-that-nobody-may-read"
@@ -266,10 +267,15 @@ class PlatformContract:
         assert isinstance(outcome, Published)
 
     def test_an_adapter_knows_neither_clock_nor_chance(self) -> None:
-        tree = ast.parse(Path(inspect.getfile(self.platform_class)).read_text())
+        files = {
+            inspect.getfile(kind)
+            for kind in self.platform_class.__mro__
+            if kind.__module__.startswith("shared.platforms.")
+        }
+        nodes = [node for file in files for node in ast.walk(ast.parse(Path(file).read_text()))]
 
-        imported = {name.split(".")[0] for node in ast.walk(tree) for name in _imports(node)}
-        attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        imported = {name.split(".")[0] for node in nodes for name in _imports(node)}
+        attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         assert not imported & {"time", "random", "os", "logging", "secrets", "uuid", "threading"}
         assert not attributes & {"now", "utcnow", "today"}
 
@@ -351,6 +357,76 @@ class Uploads(PlatformContract):
         assert len(set(hashes)) == 2
 
 
+class Threads(PlatformContract):
+    """Besides: a platform that takes threads: a post in reply to what is `above` it."""
+
+    def parent(self, post: Post) -> str | None:
+        """The id of the post that this one replies to."""
+        raise NotImplementedError
+
+    def take_down(self, stage: Stage, post_id: str) -> None:
+        stage.server.delete(self.platform_class.name, post_id)
+
+    def reply(self, stage: Stage, text: str, *above: str, **changes: Any) -> Delivery:
+        at = stage.server.clock.now()
+        about = {"text": text, "key": f"key of {text}", "media": (), "attempted_at": at}
+        return self.delivery(**(about | changes), above=above)
+
+    def test_a_thread_is_a_chain_of_replies(self, stage: Stage, platform: Platform) -> None:
+        ids: tuple[str, ...] = ()
+
+        for text in ("One", "Two", "Three"):
+            published = stage.publish(platform, self.reply(stage, text, *ids), TOKEN)
+            assert isinstance(published, Published)
+            ids = (*ids, published.remote_id)
+
+        posts = {post.text: post for post in stage.server.posts(platform.name)}
+        assert platform.threads
+        assert tuple(posts[text].id for text in ("One", "Two", "Three")) == ids
+        assert self.parent(posts["One"]) is None
+        assert (self.parent(posts["Two"]), self.parent(posts["Three"])) == ids[:2]
+
+    def test_an_unanswered_reply_is_found_and_no_other_post_of_its_words(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        getattr(stage.server, platform.name).duplicate_window = timedelta(0)
+        since = stage.server.clock.now()
+        stage.publish(platform, self.reply(stage, "La", key="alone"), TOKEN)
+        first = stage.publish(platform, self.reply(stage, "La", key="first"), TOKEN)
+        assert isinstance(first, Published)
+        second = self.reply(stage, "La", first.remote_id, key="second", unsettled_since=since)
+        stage.server.misbehave(platform.name, self.create, "drop_after")
+        with pytest.raises(OutcomeUnknownError):
+            stage.publish(platform, second, TOKEN)
+
+        state = stage.kept[-1] if stage.kept else {}
+        found = stage.lookup(platform, replace(second, state=state), TOKEN)
+
+        [reply] = [post for post in stage.server.posts(platform.name) if self.parent(post)]
+        assert (found.remote_id, found.found) == (reply.id, True)
+
+    def test_a_reply_that_never_came_is_not_found(self, stage: Stage, platform: Platform) -> None:
+        since = stage.server.clock.now()
+        first = stage.publish(platform, self.reply(stage, "La", key="first"), TOKEN)
+        assert isinstance(first, Published)
+        second = self.reply(stage, "La", first.remote_id, key="second", unsettled_since=since)
+        stage.server.misbehave(platform.name, self.create, "drop_before")
+        with pytest.raises(OutcomeUnknownError):
+            stage.publish(platform, second, TOKEN)
+
+        state = stage.kept[-1] if stage.kept else {}
+        with pytest.raises(OutcomeUnknownError):
+            stage.lookup(platform, replace(second, state=state), TOKEN)
+
+    def test_a_reply_to_what_is_gone_is_refused(self, stage: Stage, platform: Platform) -> None:
+        first = stage.publish(platform, self.reply(stage, "One"), TOKEN)
+        assert isinstance(first, Published)
+        self.take_down(stage, first.remote_id)
+
+        with pytest.raises(PermanentError):
+            stage.publish(platform, self.reply(stage, "Two", first.remote_id), TOKEN)
+
+
 class Refreshes(PlatformContract):
     """Besides: a platform whose tokens end and are exchanged."""
 
@@ -401,6 +477,8 @@ def perform(step: Any, files: Files) -> Any:
             return None
         case PublicUrl(wanted):
             return files.public_url(wanted)
+        case Size(wanted):
+            return len(bytes_of(wanted))
     assert isinstance(step, Call)
     request = step.request
     content: dict[str, Any] = {"json": request.json} if request.json is not None else {}
@@ -409,6 +487,8 @@ def perform(step: Any, files: Files) -> Any:
     elif request.files is not None:
         attached = {name: files.open(file) for name, file in request.files.items()}
         content = {"data": request.form, "files": attached}
+    elif request.form is not None:
+        content = {"data": request.form}
     headers = dict(request.headers)
     with httpx.Client(trust_env=False, verify=False) as client:
         return client.request(

@@ -36,8 +36,9 @@ class Files:
 
     server: PlatformServer
 
-    def open(self, item: MediaItem) -> IO[bytes]:
-        return io.BytesIO(bytes_of(item))
+    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]:
+        first, length = span or (0, None)
+        return io.BytesIO(bytes_of(item)[first:][:length])
 
     def public_url(self, item: MediaItem) -> str:
         if item.uri.startswith("http"):
@@ -46,7 +47,8 @@ class Files:
 
 
 def bytes_of(item: MediaItem) -> bytes:
-    return BYTES[item.content_type] + item.id.encode()
+    """As many as the item says that it has, if it says so."""
+    return (BYTES[item.content_type] + item.id.encode()).ljust(item.size_bytes or 0, b".")
 
 
 def item(number: int, content_type: str = "image/jpeg", **about: Any) -> MediaItem:
@@ -62,6 +64,7 @@ class Stage:
     driver: Driver  # lent by the run: each one reads the certificates of the machine
     kept: list[Mapping[str, Any]] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
+    seconds: float = 45  # that a request has
 
     def app(self, name: str) -> App:
         settings = self.server.settings()
@@ -78,7 +81,7 @@ class Stage:
             mark_committing=self._mark,
             keep=self.kept.append,
             now=self.server.clock.now,
-            ends_at=time.monotonic() + 10,
+            ends_at=time.monotonic() + self.seconds,
         )
 
     def _mark(self, request_hash: str) -> Permit:

@@ -26,20 +26,21 @@ from tests.platforms.contract import (
     TEXT,
     TOKEN,
     Refreshes,
+    Threads,
     Uploads,
     classified,
     turn,
 )
 from tests.platforms.stage import Stage, bytes_of, item
 from tests.sandbox.platforms.bluesky import TID
-from tests.sandbox.platforms.values import Answer
+from tests.sandbox.platforms.values import Answer, Post
 
 VECTORS = Path(__file__).parents[2] / "../shared/contracts/text"
 FAMILY = "👩‍👩‍👧‍👦"
 AT = datetime(2026, 11, 22, 10, 0, 0, 123456, UTC)
 
 
-class TestBluesky(Uploads, Refreshes):
+class TestBluesky(Uploads, Refreshes, Threads):
     platform_class = Bluesky
     user_id = "did:plc:acme"
     server = "bread.example"
@@ -51,6 +52,45 @@ class TestBluesky(Uploads, Refreshes):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"error": "InvalidRequest", "message": sentence})
+
+    def parent(self, post: Post) -> str | None:
+        uri: str | None = post.fields.get("reply", {}).get("parent", {}).get("uri")
+        return uri
+
+    def take_down(self, stage: Stage, post_id: str) -> None:
+        super().take_down(stage, post_id)
+        stage.server.bluesky.records.clear()
+
+    def test_a_reply_names_what_began_the_thread_and_what_it_answers(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        ids: tuple[str, ...] = ()
+        for text in ("One", "Two", "Three"):
+            part = self.reply(stage, text, *ids, attempted_at=AT)  # in one attempt
+            published = stage.publish(platform, part, TOKEN)
+            assert isinstance(published, Published)
+            ids = (*ids, published.remote_id)
+
+        records = [record["record"] for record in stage.kept]
+        keys = [kept["key"] for kept in stage.kept]
+        one, two, three = records
+        assert "reply" not in one
+        assert two["reply"]["root"] == two["reply"]["parent"]
+        assert three["reply"]["root"] == two["reply"]["root"]
+        assert (two["reply"]["root"]["uri"], three["reply"]["parent"]["uri"]) == ids[:2]
+        assert keys == sorted(set(keys))
+        assert [record["createdAt"] for record in records] == [
+            "2026-11-22T10:00:00.123456Z",
+            "2026-11-22T10:00:00.124456Z",
+            "2026-11-22T10:00:00.125456Z",
+        ]
+
+    def test_card_and_gate_belong_to_the_first_part(self, platform: Platform) -> None:
+        card = {"uri": "https://a.example", "title": "Bread"}
+        options = {"card": card, "replies": ["followers"], "langs": ["en"]}
+
+        assert platform.options_of(0, options) == options
+        assert platform.options_of(2, options) == {"langs": ["en"]}
 
     # the record and its key
 

@@ -42,6 +42,7 @@ from shared.platforms.base import (
     Published,
     RefreshFlow,
     Request,
+    Size,
 )
 from shared.platforms.driver import Driver, request_hash
 from shared.platforms.session import Permit, Session, TooLateToSendError
@@ -138,7 +139,7 @@ class Plain(Platform):
 class Bytes:
     opened: list[str] = field(default_factory=list)
 
-    def open(self, item: MediaItem) -> IO[bytes]:
+    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]:
         self.opened.append(item.id)
         return io.BytesIO(b"picture")
 
@@ -153,6 +154,7 @@ class Attempt:
     seconds: float = 5.0
     permit_seconds: float = 5.0
     late: bool = False
+    now: Callable[[], datetime] = lambda: NOW
     marks: list[str] = field(default_factory=list)
     kept: list[Mapping[str, Any]] = field(default_factory=list)
 
@@ -165,7 +167,7 @@ class Attempt:
         session = Session(
             mark_committing=self.mark,
             keep=self.kept.append,
-            now=lambda: NOW,
+            now=self.now,
             ends_at=time.monotonic() + self.seconds,
         )
         return driver.publish(platform, DELIVERY, "t", session)
@@ -330,6 +332,17 @@ def test_past_its_time_nothing_is_sent(plain_driver: Driver, attempt: Attempt) -
     assert server.requests == []
 
 
+def test_past_its_time_the_rest_of_a_request_is_not_sent_either(plain_driver: Driver) -> None:
+    """Frozen between the head and the body: the platform waits for a body that never comes."""
+    times = iter([NOW, NOW + timedelta(seconds=20)])
+    attempt = Attempt(now=lambda: next(times))
+
+    with serving(answer()) as server, pytest.raises(TooLateToSendError):
+        publish(plain_driver, server.url, attempt=attempt)
+
+    assert [request.partition(b"\r\n\r\n")[2] for request in server.requests] in ([], [b""])
+
+
 def test_without_a_mark_nothing_is_sent(plain_driver: Driver) -> None:
     class Refusing(Attempt):
         def mark(self, request_hash: str) -> Permit:
@@ -408,11 +421,12 @@ def test_steps_without_a_request_are_answered(plain_driver: Driver) -> None:
     def steps(platform: Plain) -> Flow:
         yield Keep({"container": "17"})
         url = yield PublicUrl(item(1))
-        return Published("110", remote_url=url)
+        size = yield Size(item(1, size_bytes=99))  # what is on record may be wrong
+        return Published("110", remote_url=f"{url}?size={size}")
 
     outcome = publish(plain_driver, "http://127.0.0.1", steps, attempt)
 
-    assert outcome.value.remote_url == "https://media.example/asset-1"
+    assert outcome.value.remote_url == "https://media.example/asset-1?size=7"
     assert attempt.kept == [{"container": "17"}]
 
 
@@ -482,15 +496,29 @@ def test_a_quoted_text_or_token_is_taken_out() -> None:
     assert error.message == "PUBLIC: '…' '…' … …"
 
 
-def test_a_text_inside_a_forms_json_is_taken_out_too() -> None:
+@pytest.mark.parametrize("field", [{"content": 'Fresh "bread"'}, [{"caption": 'Fresh "bread"'}]])
+def test_a_text_inside_a_forms_json_is_taken_out_too(field: Any) -> None:
     class Quoting(Plain):
         def message(self, reply: httpx.Response) -> str:
             return reply.text
 
-    form = {"payload_json": json.dumps({"content": 'Fresh "bread"'})}
+    form = {"payload_json": json.dumps(field)}
     call = Call(Request("POST", "https://a.example", form=form), "create")
 
     error = Quoting().classify(call, httpx.Response(400, text='cannot take Fresh "bread"'))
+
+    assert error is not None
+    assert error.message == "cannot take …"
+
+
+def test_a_text_that_travels_escaped_is_taken_out_as_it_was_written() -> None:
+    class Quoting(Plain):
+        def message(self, reply: httpx.Response) -> str:
+            return reply.text
+
+    call = Call(Request("POST", "https://a.example", json={"text": "Salt &amp; bread"}), "create")
+
+    error = Quoting().classify(call, httpx.Response(400, text="cannot take Salt & bread"))
 
     assert error is not None
     assert error.message == "cannot take …"

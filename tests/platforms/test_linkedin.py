@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +18,7 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.platforms.base import Draft, NoGuarantee, Platform, Published, ReadBack
+from shared.platforms.base import Draft, NoGuarantee, Platform, Processing, Published, ReadBack
 from shared.platforms.linkedin import LinkedIn, little_text
 from tests.platforms.contract import (
     REFRESH_TOKEN,
@@ -27,9 +29,10 @@ from tests.platforms.contract import (
     classified,
     turn,
 )
-from tests.platforms.stage import Stage, bytes_of, item
+from tests.platforms.stage import BYTES, Stage, bytes_of, item
 from tests.sandbox.platforms.values import Answer
 
+MEGABYTE = 1024 * 1024
 MEMBER = "urn:li:person:yrZCpj2Z12"
 ORGANIZATION = "urn:li:organization:2414183"
 ARTICLE = {"source": "https://bakery.example/7", "title": "Bread at 7", "description": "Warm."}
@@ -273,8 +276,87 @@ class TestLinkedIn(Uploads, RefreshesAsClient):
         (problem,) = platform.check(draft)
         assert (problem.field, problem.code) == ("options.article.title", "option_invalid")
 
-    def test_videos_are_refused(self, platform: Platform) -> None:
-        assert platform.check(self.draft(media=(item(1, "video/mp4"),))) != []
+    # videos
+
+    def test_a_video_goes_up_in_pieces_and_is_waited_for(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        film = item(1, "video/mp4", size_bytes=9 * MEGABYTE, alt_text="A loaf, rising")
+        delivery = self.delivery(media=(film,))
+        stage.server.misbehave(
+            "linkedin", "begin upload", "processing", polls=1, when=lambda r: b"finalize" in r.body
+        )
+
+        first = stage.publish(platform, delivery, TOKEN)
+        assert isinstance(first, Processing)
+        second = stage.publish(platform, replace(delivery, state=first.state), TOKEN)
+
+        assert isinstance(second, Published)
+        sizes = [len(call.body) for call in stage.server.calls("linkedin", "upload")]
+        assert sizes == [4 * MEGABYTE, 4 * MEGABYTE, MEGABYTE]
+        (post,) = stage.server.posts("linkedin")
+        (shown,) = post.media
+        assert (shown.content_type, shown.size_bytes) == ("video/mp4", 9 * MEGABYTE)
+        assert shown.sha256 == hashlib.sha256(bytes_of(film)).hexdigest()
+
+    def test_an_upload_goes_on_in_the_next_request_when_time_is_short(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        film = item(1, "video/mp4", size_bytes=9 * MEGABYTE)
+        delivery = self.delivery(media=(film,))
+        stage.seconds = 5
+        first = stage.publish(platform, delivery, TOKEN)
+        assert isinstance(first, Processing)
+        begun = len(stage.server.calls("linkedin", "begin upload"))
+        stage.seconds = 45
+
+        second = stage.publish(platform, replace(delivery, state=first.state), TOKEN)
+
+        assert begun == 1
+        assert first.check_after == timedelta(seconds=1)
+        assert isinstance(second, Published)
+        assert len(stage.server.calls("linkedin", "upload")) == 3
+
+    def test_after_a_piece_that_fails_the_same_upload_is_gone_on_with(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        delivery = self.delivery(media=(item(1, "video/mp4", size_bytes=9 * MEGABYTE),))
+        stage.server.misbehave(
+            "linkedin", "upload", "error_before", when=lambda r: len(r.body) == MEGABYTE
+        )
+        with pytest.raises(TransientError):
+            stage.publish(platform, delivery, TOKEN)
+
+        published = stage.publish(platform, replace(delivery, state=stage.kept[-1]), TOKEN)
+
+        assert isinstance(published, Published)
+        assert len(stage.server.calls("linkedin", "begin upload")) == 2  # its begin and its end
+
+    def test_an_upload_whose_addresses_have_ended_begins_anew(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        film = item(1, "video/mp4", size_bytes=MEGABYTE)
+        now = stage.server.clock.now()
+        stage.seconds = 5
+        first = stage.publish(platform, self.delivery(media=(film,), attempted_at=now), TOKEN)
+        assert isinstance(first, Processing)
+        turn(stage, timedelta(hours=2))
+        stage.seconds = 45
+
+        later = stage.server.clock.now()
+        again = self.delivery(media=(film,), attempted_at=later, state=first.state)
+        published = stage.publish(platform, again, TOKEN)
+
+        assert isinstance(published, Published)
+
+    def test_a_video_that_linkedin_cannot_read_is_refused(
+        self, stage: Stage, platform: Platform, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(BYTES, "video/mp4", b"no film at all")
+        delivery = self.delivery(media=(item(1, "video/mp4", size_bytes=100),))
+
+        with pytest.raises(PermanentError, match="could not process"):
+            stage.publish(platform, delivery, TOKEN)
 
     def test_images_of_too_many_pixels_are_refused(self, platform: Platform) -> None:
         (problem,) = platform.check(self.draft(media=(item(1, width=8000, height=5000),)))

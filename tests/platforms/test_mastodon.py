@@ -17,15 +17,15 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Draft, Platform, Processing, Published, Windowed
 from shared.platforms.mastodon import Mastodon
-from tests.platforms.contract import TEXT, TOKEN, Uploads, classified, turn
+from tests.platforms.contract import TEXT, TOKEN, Threads, Uploads, classified, turn
 from tests.platforms.stage import Stage, bytes_of, item
-from tests.sandbox.platforms.values import Answer
+from tests.sandbox.platforms.values import Answer, Post
 
 FAMILY = "👩‍👩‍👧‍👦"
 LINK = "https://bakery.example/" + "bread" * 40
 
 
-class TestMastodon(Uploads):
+class TestMastodon(Uploads, Threads):
     platform_class = Mastodon
     user_id = "109348684220"
     server = "bread.example"
@@ -34,6 +34,10 @@ class TestMastodon(Uploads):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(422, {"error": sentence})
+
+    def parent(self, post: Post) -> str | None:
+        above: str | None = post.fields.get("in_reply_to_id")
+        return above
 
     # what is sent
 

@@ -18,10 +18,13 @@ from shared.domain.failures import (
 from shared.platforms.base import Delivery, MetricsQuery, Platform, Published, Reading, Unread
 from shared.platforms.bluesky import Bluesky
 from shared.platforms.discord import Discord
+from shared.platforms.facebook import Facebook
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
 from shared.platforms.session import Collected
+from shared.platforms.slack import Slack
+from shared.platforms.threads import Threads
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TOKEN, turn
 from tests.platforms.stage import Stage, item
@@ -34,8 +37,14 @@ USERS = {
     "mastodon": "109348684220",
     "bluesky": "did:plc:acme",
     "discord": "41771983423143937",
+    "threads": "17841400008460057",
+    "facebook": "1000000000017",
+    "slack": "C024BE91L",
 }
-ALL = [Twitter, LinkedIn, Instagram, Mastodon, Bluesky, Discord]
+ALL = [
+    *(Twitter, LinkedIn, Instagram, Mastodon, Bluesky, Discord),
+    *(Threads, Facebook, Slack),
+]
 COUNTED = {  # one of each platform's own names
     "linkedin": "likeCount",
     "twitter": "like_count",
@@ -43,6 +52,14 @@ COUNTED = {  # one of each platform's own names
     "mastodon": "favourites_count",
     "bluesky": "likeCount",
     "discord": "\N{THUMBS UP SIGN}",
+    "threads": "likes",
+    "facebook": "reactions",
+    "slack": "reactions",
+}
+NOBODYS = {  # posts that are not there; else "1"
+    "linkedin": "urn:li:share:1",
+    "bluesky": "at://did:plc:acme/app.bsky.feed.post/1",
+    "slack": "C024BE91L:1503435956.000247",
 }
 SERVER = "bread.example"  # of accounts that have one
 
@@ -118,6 +135,11 @@ def instagram(stage: Stage) -> Desk:
 
 
 @pytest.fixture
+def slack(stage: Stage) -> Desk:
+    return Desk(stage, Slack)
+
+
+@pytest.fixture
 def mastodon(stage: Stage) -> Desk:
     return Desk(stage, Mastodon)
 
@@ -132,16 +154,25 @@ def discord(stage: Stage) -> Desk:
     return Desk(stage, Discord)
 
 
+@pytest.fixture
+def threads(stage: Stage) -> Desk:
+    return Desk(stage, Threads)
+
+
+@pytest.fixture
+def facebook(stage: Stage) -> Desk:
+    return Desk(stage, Facebook)
+
+
 @pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts")
 @pytest.mark.parametrize("kind", ALL)
 def test_every_question_and_answer_is_in_the_contract(stage: Stage, kind: type[Platform]) -> None:
     desk = Desk(stage, kind)
     first, second = desk.publish(2)
     desk.count(first, **{COUNTED[kind.name]: 1})
-    nobody = {"linkedin": "urn:li:share:1", "bluesky": "at://did:plc:acme/app.bsky.feed.post/1"}
 
     desk.ask([first, second])
-    desk.ask([nobody.get(kind.name, "1"), second])
+    desk.ask([NOBODYS.get(kind.name, "1"), second])
 
     assert len(stage.server.answers) >= 2
     assert [fault for exchange in stage.server.answers for fault in faults(*exchange)] == []
@@ -301,6 +332,23 @@ def test_an_instagram_that_is_down_is_not_asked_for_every_post(instagram: Desk) 
     assert (collected.told, instagram.calls) == ({}, 3)
 
 
+# Slack
+
+
+def test_slack_tells_reactions_and_replies(slack: Desk) -> None:
+    ids = slack.publish(2)
+    slack.count(ids[0], reactions=3, reply_count=2)
+
+    told = slack.told([*ids, NOBODYS["slack"]])
+
+    assert told == {
+        ids[0]: {"likes": 3, "comments": 2},
+        ids[1]: {"likes": 0},  # nobody reacted; of replies nothing is said
+        NOBODYS["slack"]: "message_not_found",
+    }
+    assert slack.calls == 3
+
+
 # Mastodon
 
 
@@ -357,6 +405,83 @@ def test_a_webhook_reads_its_own_messages_and_its_token_is_told_nobody(stage: St
     assert told == {ids[0]: {"likes": 1}}
     assert isinstance(refused.failure, AuthExpiredError)
     assert TOKEN not in str(refused.failure)
+
+
+# Threads
+
+
+def test_threads_replies_are_comments_and_reposts_are_shares(threads: Desk) -> None:
+    ids = threads.publish(2)
+    threads.count(ids[0], views=12, likes=2, replies=4, reposts=1, quotes=0, shares=9)
+
+    told = threads.told([*ids, "1"])
+
+    assert threads.calls == 3
+    assert told == {
+        ids[0]: {"views": 12, "likes": 2, "comments": 4, "shares": 1, "quotes": 0},
+        ids[1]: {},
+        "1": "threads_33",
+    }
+
+
+# Facebook
+
+
+def test_facebook_is_asked_for_all_posts_at_once(facebook: Desk) -> None:
+    ids = facebook.publish(3)
+    insights = {"post_media_view": 70, "post_total_media_view_unique": 60, "post_clicks": 5}
+    facebook.count(ids[0], reactions=3, comments=2, shares=1, **insights)
+
+    told = facebook.told(ids)
+
+    assert facebook.calls == 1
+    assert told == {
+        ids[0]: {"views": 70, "reach": 60, "clicks": 5, "likes": 3, "comments": 2, "shares": 1},
+        ids[1]: {"likes": 0, "comments": 0},
+        ids[2]: {"likes": 0, "comments": 0},
+    }
+
+
+def test_a_post_that_facebook_refuses_costs_no_other_post(facebook: Desk) -> None:
+    ids = facebook.publish(2)
+    facebook.count(ids[0], reactions=3)
+
+    told = facebook.told([ids[0], "17_1", ids[1]])
+
+    assert told["17_1"] == "fb_33"
+    assert told[ids[0]] == {"likes": 3, "comments": 0}
+    assert told[ids[1]] == {"likes": 0, "comments": 0}
+    assert facebook.calls == 1
+
+
+def test_facebook_may_drop_a_metric_and_the_others_are_still_told(facebook: Desk) -> None:
+    ids = facebook.publish(2)
+    facebook.count(ids[0], reactions=3, post_clicks=5)
+    facebook.stage.server.facebook.insights -= {"post_media_view"}
+
+    told = facebook.told(ids)
+
+    assert told == {ids[0]: {"likes": 3, "comments": 0}, ids[1]: {"likes": 0, "comments": 0}}
+    assert facebook.calls == 2
+
+
+def test_what_facebook_has_no_time_for_is_passed_over(facebook: Desk) -> None:
+    ids = facebook.publish(2)
+    facebook.stage.server.facebook.slow.add(ids[0])
+
+    told = facebook.told(ids)
+
+    assert told == {ids[0]: "no_answer", ids[1]: {"likes": 0, "comments": 0}}
+
+
+def test_a_limit_that_is_told_inside_the_answer_ends_the_reading(facebook: Desk) -> None:
+    ids = facebook.publish(2)
+    facebook.stage.server.facebook.throttled_inside = True
+
+    collected = facebook.ask(ids)
+
+    assert isinstance(collected.failure, ThrottledError)
+    assert collected.told == {}
 
 
 # all of them

@@ -21,9 +21,13 @@ from shared.domain.accounts import Tokens
 from shared.platforms.base import Delivery, Platform, Processing
 from shared.platforms.bluesky import Bluesky
 from shared.platforms.discord import Discord
+from shared.platforms.facebook import Facebook
 from shared.platforms.instagram import Instagram
 from shared.platforms.linkedin import LinkedIn
 from shared.platforms.mastodon import Mastodon
+from shared.platforms.slack import Slack
+from shared.platforms.telegram import Telegram
+from shared.platforms.threads import Threads
 from shared.platforms.twitter import Twitter
 from tests.platforms.contract import REFRESH_TOKEN, TEXT, TOKEN, turn
 from tests.platforms.stage import Stage, item
@@ -38,6 +42,10 @@ FILES = {
     "mastodon": ("mastodon.json",),
     "bluesky": ("bluesky.json",),
     "discord": ("discord.json",),
+    "threads": ("threads.json",),
+    "facebook": ("facebook.json",),
+    "slack": ("slack.json",),
+    "telegram": ("telegram.json",),
 }
 HOSTS = {
     "linkedin": "https://api.linkedin.com",
@@ -46,10 +54,15 @@ HOSTS = {
     "mastodon": "https://mastodon.example",
     "bluesky": "https://bsky.social",
     "discord": "https://discord.com",
+    "threads": "https://graph.threads.net",
+    "facebook": "https://graph.facebook.com",
+    "slack": "https://slack.com",
+    "telegram": "https://api.telegram.org",
 }
-BASES = {"discord": "/api/v10"}  # a part of the path that settings give with the host
+BASES = {"discord": "/api/v10", "slack": "/api"}  # of the path, what settings give with the host
+MEGABYTE = 1024 * 1024
 SERVER = "bread.example"  # of federated accounts
-OUTSIDE = {"PUT /dms-uploads/"}  # answered at run time, described in prose
+OUTSIDE = {"PUT /dms-uploads/", "POST /upload/v1/"}  # answered at run time, described in prose
 
 pytestmark = [
     pytest.mark.skipif(not CONTRACTS.exists(), reason="waits for ../shared/contracts"),
@@ -68,7 +81,20 @@ def contract(file: str) -> OpenAPI:
             node.pop("type", None)  # a file's bytes are no text
         if "segment_index" in node.get("properties", {}):  # in a multipart body all is text
             node["properties"]["segment_index"] = {"type": "string", "pattern": "^[0-9]{1,3}$"}
+        form = node.get("multipart/form-data", {}).get("schema", {}).get("properties", {})
+        for name, field in form.items():
+            form[name] = _as_text(field)
     return OpenAPI.from_dict(document)
+
+
+def _as_text(field: dict[str, Any]) -> dict[str, Any]:
+    """A field of a multipart body, where all is text."""
+    patterns = {"boolean": "^(true|false)$", "integer": "^-?[0-9]+$"}
+    if any(either.get("type") == "integer" for either in field.get("anyOf", ())):
+        return {"type": "string"}  # a number or a name
+    kind = field.get("type")
+    known = isinstance(kind, str) and kind in patterns
+    return {"type": "string", "pattern": patterns[kind]} if known else field
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:
@@ -164,6 +190,7 @@ def all_of_linkedin(run: Exchange) -> None:
     article = {"source": "https://a.example", "title": "Bread", "description": "Warm"}
     options = {"article": article, "visibility": "CONNECTIONS", "isReshareDisabledByAuthor": True}
     run.publish(text="An article", options=options)
+    run.publish(text="A film", media=(item(1, "video/mp4", size_bytes=5 * MEGABYTE),))
     run.lookup("An article")
     run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
@@ -175,7 +202,12 @@ def all_of_x(run: Exchange) -> None:
     run.publish(text="", media=(item(1), item(2, "image/png")))
     run.stage.server.misbehave("twitter", "end upload", "processing", polls=2)
     run.publish(text="A film", media=(item(1, "image/gif"),))
+    run.publish(text="A long film", media=(item(2, "video/mp4", size_bytes=5 * MEGABYTE),))
     run.lookup("One", media=(item(1),))
+    first = run.publish(text="Part one").remote_id
+    second = run.publish(text="Part two", above=(first,)).remote_id
+    run.publish(text="Part three", above=(first, second))
+    run.lookup("Part three", above=(first, second))
     run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
 
@@ -199,6 +231,9 @@ def all_of_mastodon(run: Exchange) -> None:
     run.stage.server.misbehave("mastodon", "upload", "processing", polls=1)
     run.publish(text="A film", key="4", media=(item(1, "video/mp4"),))
     run.lookup("One", media=(item(1),))
+    first = run.publish(text="Part one", key="5").remote_id
+    run.publish(text="Part two", key="6", above=(first,))
+    run.lookup("Part two", above=(first,))
 
 
 def all_of_bluesky(run: Exchange) -> None:
@@ -211,6 +246,9 @@ def all_of_bluesky(run: Exchange) -> None:
     )
     run.publish(key="3", media=(item(1, "video/mp4", alt_text="Rising", width=4, height=3),))
     run.lookup(TEXT, state=run.stage.kept[-1])
+    first = run.publish(text="Part one", key="4").remote_id
+    second = run.publish(text="Part two", key="5", above=(first,)).remote_id
+    run.publish(text="Part three", key="6", above=(first, second))
     run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN, server=SERVER))
 
 
@@ -227,12 +265,58 @@ def all_of_a_discord_webhook(run: Exchange) -> None:
     run.publish(options={"threadName": "Bread"}, media=(item(1, alt_text="A loaf"),))
 
 
+def all_of_threads(run: Exchange) -> None:
+    options: dict[str, Any] = {"replyControl": "followers_only", "topicTag": "Bread"}
+    shown_to = {"allowlistedCountryCodes": ["DE"], "linkAttachment": "https://a.example"}
+    run.publish(options=options | shown_to | {"locationId": "2", "quotePostId": "18"})
+    run.stage.server.misbehave("threads", "create container", "processing", polls=1)
+    run.publish(text="One", media=(item(1, alt_text="A loaf"),), options=options)
+    run.publish(text="", media=(item(1), item(2, "video/mp4", alt_text="Rising")))
+    run.lookup("One")
+    turn(run.stage, timedelta(days=2))
+    run.stage.refresh(run.platform, Tokens(TOKEN))
+
+
+def all_of_facebook(run: Exchange) -> None:
+    run.publish(options={"link": "https://a.example", "countries": ["DE", "FR"]})
+    run.publish(text="One", media=(item(1, alt_text="A loaf"),))
+    run.publish(text="", media=(item(1), item(2, "image/png")))
+    run.stage.server.misbehave("facebook", "create video", "processing", polls=1)
+    options = {"title": "Rising", "countries": ["DE"]}
+    run.publish(text="A film", media=(item(1, "video/mp4"),), options=options)
+    run.lookup("One", media=(item(1),))
+
+
+def all_of_slack(run: Exchange) -> None:
+    options = {"unfurlLinks": True, "unfurlMedia": False}
+    parent = run.publish(options=options).remote_id.rpartition(":")[2]
+    run.publish(options={"threadTs": parent, "replyBroadcast": True, "mrkdwn": True})
+    run.publish(text="One", media=(item(1, alt_text="A loaf"),))
+    run.stage.server.misbehave("slack", "create post", "processing", polls=1)
+    files = (item(1), item(2, "video/mp4"))
+    run.publish(text="Several", options={"threadTs": parent, "mrkdwn": True}, media=files)
+    run.lookup(TEXT)
+    run.lookup("Several", media=files, state=run.stage.kept[-1])
+    run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
+
+
+def all_of_telegram(run: Exchange) -> None:
+    run.publish()
+    options = {"parseMode": "HTML", "linkPreview": False, "disableNotification": True}
+    topic = {"protectContent": True, "messageThreadId": 7}
+    run.publish(text="<b>Warm</b>", options=options | topic)
+    run.publish(media=(item(1),), options=options)
+    run.publish(media=(item(1, "image/gif"),), options=topic)
+    run.publish(media=(item(1, "video/mp4", width=4, height=3, duration_ms=2000),))
+    run.publish(media=(item(1), item(2, "video/mp4")), options=topic)
+
+
 RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
     (
         LinkedIn,
         "urn:li:organization:2414183",
         all_of_linkedin,
-        {"begin upload", "upload", "create post", "find post", "refresh"},
+        {"begin upload", "upload", "read media", "create post", "find post", "refresh"},
     ),
     (
         Twitter,
@@ -271,6 +355,31 @@ RUNS: list[tuple[type[Platform], str, Callable[[Exchange], None], set[str]]] = [
         {"create post", "read channel", "who am I", "find post"},
     ),
     (Discord, "webhook:2233", all_of_a_discord_webhook, {"create post", "read channel"}),
+    (
+        Threads,
+        "17841400008460056",
+        all_of_threads,
+        {
+            *("create container", "read container", "publish container"),
+            *("read post", "find post", "refresh"),
+        },
+    ),
+    (
+        Facebook,
+        "1000000000017",
+        all_of_facebook,
+        {*("upload", "create post", "read post", "create video", "read video"), "find post"},
+    ),
+    (
+        Slack,
+        "C024BE91L",
+        all_of_slack,
+        {
+            *("begin upload", "upload", "create post", "read file", "read permalink"),
+            *("find post", "refresh"),
+        },
+    ),
+    (Telegram, "-1001234567890", all_of_telegram, {"create post"}),
 ]
 
 
@@ -299,6 +408,9 @@ def test_every_request_and_answer_is_in_the_contract(
         ("instagram", "/v25.0/17/media", {"image_uri": "https://a.example"}),
         ("mastodon", "/api/v1/statuses", {"text": "x"}),
         ("discord", "/channels/17/messages", {"content": ["x"]}),
+        ("facebook", "/v25.0/17/feed", {"text": "x"}),
+        ("slack", "/chat.postMessage", {"channel": "C1", "body": "x"}),
+        ("telegram", "/bot1:a/sendMessage", {"chat_id": 1, "message": "x"}),
         ("bluesky", "/xrpc/com.atproto.repo.putRecord", {"repo": "x", "rkey": "y"}),
     ],
 )

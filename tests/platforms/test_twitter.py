@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import subprocess
 import sys
@@ -28,18 +29,21 @@ from tests.platforms.contract import (
     TEXT,
     TOKEN,
     RefreshesAsClient,
+    Threads,
     Uploads,
     classified,
     turn,
 )
 from tests.platforms.stage import Stage, bytes_of, item
-from tests.sandbox.platforms.values import Answer
+from tests.sandbox.platforms.dialect import multipart
+from tests.sandbox.platforms.values import Answer, Post
 
+MEGABYTE = 1024 * 1024
 VECTORS = Path(__file__).parents[2] / "../shared/contracts/text/x-weighted-length-vectors.json"
 PROBLEMS = "https://api.twitter.com/2/problems"
 
 
-class TestTwitter(Uploads, RefreshesAsClient):
+class TestTwitter(Uploads, RefreshesAsClient, Threads):
     platform_class = Twitter
     user_id = "2244994945"
     refused = Answer(
@@ -54,6 +58,33 @@ class TestTwitter(Uploads, RefreshesAsClient):
 
     def quoting(self, sentence: str) -> Answer:
         return Answer(400, {"status": 400, "detail": sentence, "title": "Invalid Request"})
+
+    def parent(self, post: Post) -> str | None:
+        above: str | None = post.fields.get("reply", {}).get("in_reply_to_tweet_id")
+        return above
+
+    def test_a_reply_is_found_under_the_new_name_of_the_fields(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        stage.server.twitter.fields_name = "post.fields"
+        since = stage.server.clock.now()
+        first = stage.publish(platform, self.reply(stage, "One"), TOKEN)
+        assert isinstance(first, Published)
+        second = self.reply(stage, "Two", first.remote_id, unsettled_since=since)
+        stage.publish(platform, second, TOKEN)
+
+        found = stage.lookup(platform, second, TOKEN)
+
+        assert found.remote_id == stage.server.posts("twitter")[1].id
+        asked = [received.params for received in stage.server.calls("twitter", "find post")]
+        assert [params.get("post.fields") for params in asked] == [None, "conversation_id"]
+
+    def test_who_may_reply_is_said_once(self, platform: Platform) -> None:
+        for name in ("replySettings", "reply_settings"):
+            options = {name: "following", "madeWithAi": True}
+
+            assert platform.options_of(0, options) == options
+            assert platform.options_of(1, options) == {"madeWithAi": True}
 
     # what is sent
 
@@ -134,6 +165,50 @@ class TestTwitter(Uploads, RefreshesAsClient):
         media = (item(1, "image/gif"), item(2))
 
         (problem,) = platform.check(self.draft(media=media))
+        assert (problem.field, problem.code) == ("media", "media_mix")
+
+    # videos
+
+    def test_a_video_goes_up_in_pieces_over_as_many_requests_as_it_takes(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        film = item(1, "video/mp4", size_bytes=9 * MEGABYTE)
+        delivery = self.delivery(media=(film,))
+        stage.seconds = 5
+        first = stage.publish(platform, delivery, TOKEN)
+        assert isinstance(first, Processing)
+        stage.seconds = 45
+
+        second = stage.publish(platform, replace(delivery, state=first.state), TOKEN)
+
+        assert isinstance(second, Published)
+        assert len(stage.server.calls("twitter", "begin upload")) == 1
+        uploads = stage.server.calls("twitter", "upload")
+        pieces = [multipart(upload)[0]["segment_index"] for upload in uploads]
+        assert pieces == ["0", "1", "2"]
+        (post,) = stage.server.posts("twitter")
+        (shown,) = post.media
+        assert (shown.content_type, shown.size_bytes) == ("video/mp4", 9 * MEGABYTE)
+        assert shown.sha256 == hashlib.sha256(bytes_of(film)).hexdigest()
+
+    def test_after_a_piece_that_fails_the_same_upload_is_gone_on_with(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        delivery = self.delivery(media=(item(1, "video/mp4", size_bytes=9 * MEGABYTE),))
+        stage.server.misbehave(
+            "twitter", "upload", "error_before", when=lambda r: len(r.body) < 2 * MEGABYTE
+        )
+        with pytest.raises(TransientError):
+            stage.publish(platform, delivery, TOKEN)
+
+        published = stage.publish(platform, replace(delivery, state=stage.kept[-1]), TOKEN)
+
+        assert isinstance(published, Published)
+        assert len(stage.server.calls("twitter", "begin upload")) == 1
+
+    def test_a_video_stands_alone(self, platform: Platform) -> None:
+        (problem,) = platform.check(self.draft(media=(item(1, "video/mp4"), item(2))))
+
         assert (problem.field, problem.code) == ("media", "media_mix")
 
     # failures

@@ -21,11 +21,20 @@ def main() -> None:
         "Google's services and the platforms standing in, nothing but loopback.",
     )
     stories = parser.add_subparsers(dest="story", required=True, metavar="demo | up | bench")
-    for name, does in STORIES.items():
-        stories.add_parser(name, help=does, description=f"{does[:1].upper()}{does[1:]}.")
-    name = parser.parse_args().story
+    known = {
+        name: stories.add_parser(name, help=does, description=f"{does[:1].upper()}{does[1:]}.")
+        for name, does in STORIES.items()
+    }
+    sizes = known["bench"].add_argument_group("at size")
+    long = "1,000 accounts and 10,000 posts synced, 10,000 rows in and out instead (10 min)"
+    sizes.add_argument("--long", action="store_true", help=long)
+    sizes.add_argument("--rows", type=int, help="so many rows (a million takes hours)")
+    given = parser.parse_args()
+    module, options = f"tests.sandbox.{given.story}", {}
+    if given.story == "bench" and (given.long or given.rows):
+        module, options = "tests.sandbox.bench_long", {"rows": given.rows} if given.rows else {}
     # Loaded in the story's thread: it takes a second, and Ctrl-C must end that like anything else.
-    Program(name).run(lambda program: import_module(f"tests.sandbox.{name}").tell(program))
+    Program(given.story).run(lambda program: import_module(module).tell(program, **options))
 
 
 if __name__ == "__main__":

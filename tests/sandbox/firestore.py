@@ -29,8 +29,8 @@ JAR = Path("platform/cloud-firestore-emulator/cloud-firestore-emulator.jar")
 MAIN_CLASS = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
 FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")  # a third less time
 OLDEST_JAVA = 17
-PATIENCE = timedelta(seconds=20)  # it takes 2 s alone, and more beside other things that start
-PROBE = timedelta(seconds=2)
+PATIENCE = timedelta(seconds=60)  # it takes 2 s alone, and half a minute on a machine that is full
+PROBE = timedelta(seconds=5)
 POLL_SECONDS = 0.02
 PORTS_TRIED = 3
 WELL_KNOWN_ROOTS = (Path("/usr/lib/google-cloud-sdk"), Path.home() / "google-cloud-sdk")

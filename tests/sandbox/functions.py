@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -174,6 +175,16 @@ class FunctionProcess:
         self._children = children or Children()
         self._child: Child | None = None
         self._suspended = False
+        self._starts = 0
+
+    @property
+    def instance(self) -> str:
+        """Its name of this run, as Cloud Run gives every container one."""
+        return f"{self.name}-{self.port}-{self._starts}"
+
+    @property
+    def suspended(self) -> bool:
+        return self._suspended and self.alive
 
     @property
     def started(self) -> bool:
@@ -195,6 +206,7 @@ class FunctionProcess:
             raise SandboxError(f"{self.name} on port {self.port} runs already: stop it first.")
         command = Path(sys.executable).with_name("functions-framework")
         self._suspended = False
+        self._starts += 1
         self._child = self._children.start(
             [command], name=self.name, env=self._env, cwd=self._source, on_line=self._on_line
         )
@@ -371,6 +383,7 @@ class Front:
         self._timeout = timeout.total_seconds()
         self._turn = 0
         self._in_flight = 0
+        self._held: Counter[int] = Counter()
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
 
@@ -400,6 +413,15 @@ class Front:
     def in_flight(self) -> int:
         """Requests that have come and have no answer yet."""
         return self._in_flight
+
+    def held_by(self, port: int) -> int:
+        """Requests that this instance has and has not answered."""
+        return self._held[port]
+
+    def rest(self, cold: Callable[[], None]) -> None:
+        """Nothing serves any more: the next request calls `cold`, which starts the instances."""
+        with self._starting:
+            self.backends, self._cold = [], cold
 
     def start(self) -> str:
         handler = type("FrontHandler", (_FrontHandler,), {"front": self})
@@ -479,10 +501,20 @@ class Front:
     def _forward(self, call: FrontCall, headers: Mapping[str, str]) -> FrontAnswer:
         for port in self._in_turn():
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=self._timeout)
-            with suppress(ConnectionRefusedError):
+            with suppress(ConnectionRefusedError), self._holding(port):
                 connection.connect()
                 return _exchange(connection, call, headers)
         return _refusal(503, "The request failed because no instance was available")
+
+    @contextmanager
+    def _holding(self, port: int) -> Iterator[None]:
+        with self._lock:
+            self._held[port] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[port] -= 1
 
     def _in_turn(self) -> list[int]:
         with self._lock:

@@ -44,6 +44,7 @@ class Program:
         self.name = name
         self._stack: Stack | None = None
         self._watches = False
+        self._first: Callable[[], None] | None = None
         self._ends: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
 
     def run(self, story: Callable[[Program], int]) -> NoReturn:
@@ -75,11 +76,19 @@ class Program:
         self._watches = watch
         return stack
 
+    def on_first_interrupt(self, act: Callable[[], None]) -> None:
+        """Have the story end itself when it is asked to; asked again, everything ends at once."""
+        self._first = act
+
     def end(self, code: int, sentence: str = "") -> None:
         """End now, from any thread; the first one to say so decides."""
         self._ends.put((code, sentence))
 
     def _interrupted(self, signum: int, _: object) -> None:
+        if self._first is not None:
+            act, self._first = self._first, None
+            act()
+            return
         self.end(128 + signum, f"\n{self.name}: interrupted; everything is stopped.")
 
     def _wait(self) -> tuple[int, str]:

@@ -193,7 +193,8 @@ class Stack:
 
     def _wake(self, name: str) -> None:
         for process in self.processes[name]:
-            process.start()
+            if not process.alive:
+                process.start()
         self._serve(name)
 
     def _serve(self, name: str) -> None:
@@ -225,15 +226,16 @@ class Stack:
         return [one for group in self.processes.values() for one in group if one.started]
 
     def _process(self, name: str, source: Path) -> FunctionProcess:
-        return FunctionProcess(
+        process = FunctionProcess(
             name,
             source,
             free_port(),
             self.environment(name),
-            lambda line: self._hear(name, line),
+            lambda line: self._hear(process, line),
             threads=TOPOLOGY["functions"][name]["concurrency"],
             children=self.children,
         )
+        return process
 
     def environment(self, name: str) -> dict[str, str]:
         """A function's settings: Terraform's, with the sandbox's addresses."""
@@ -281,6 +283,12 @@ class Stack:
         self._wipe()
         with self._lock:
             self.lines.clear()
+
+    def scale_to_zero(self, name: str) -> None:
+        """Every instance of a function is gone; its next request starts them, and waits."""
+        self.fronts[name].rest(partial(self._wake, name))
+        for process in self.processes[name]:
+            process.kill()
 
     def heal(self) -> None:
         """Take every fault away and bring every instance back."""
@@ -381,7 +389,8 @@ class Stack:
                 raise SandboxError("What was waited for did not come.")
             time.sleep(0.02)
 
-    def _hear(self, name: str, text: str) -> None:
+    def _hear(self, process: FunctionProcess, text: str) -> None:
+        name = process.name
         if _WORKER_ENDED.search(text):
             self._worker_lost = f"a worker of {name} has ended by itself"
         try:
@@ -390,6 +399,7 @@ class Stack:
             line = {"severity": "DEFAULT", "event": "output", "message": text}
         if not isinstance(line, dict):
             line = {"severity": "DEFAULT", "event": "output", "message": text}
+        line["instance"] = process.instance  # Cloud Logging's `labels.instanceId`
         with self._lock:
             self.lines.append((name, line))
         if self._on_line is not None:

@@ -20,8 +20,8 @@ class Terminal:
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
-        self._lively = self._out.isatty() and os.environ.get("TERM") != "dumb"
-        self._colours = self._lively and not os.environ.get("NO_COLOR")
+        self.lively = self._out.isatty() and os.environ.get("TERM") != "dumb"
+        self._colours = self.lively and not os.environ.get("NO_COLOR")
         self._noted = False
         self._lock = threading.Lock()
 
@@ -33,7 +33,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """Shown until the next line comes."""
-        if not self._lively:
+        if not self.lively:
             return
         with self._lock:
             self._wipe()

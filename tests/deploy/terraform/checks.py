@@ -50,9 +50,15 @@ NOT_SET = {
     "WEBHOOK_URL": "the rule of project, region and name holds",
 }
 RUNTIMES = {"python311", "python312", "python313"}  # what the pins are for, and Google runs
-LONG_TEXTS = {"content", "errorMessage", "message", "rawResponse", "sealedToken"}
+LONG_TEXTS = {"cells", "content", "errorMessage", "message", "rawResponse", "reason", "sealedToken"}
+CALLERS_KEYS = {
+    "idempotencyKey",
+    "rowFingerprint",
+    "rowKey",
+}  # as long as they like, never the same
 SMALL = {"controls", "mediaAssets"}  # a handful of documents, or seldom written
-BUSY = {"publishLogs", "scheduledPosts", "idempotencyMarkers"}  # hundreds of writes a second
+# Hundreds of writes a second.
+BUSY = {"publishLogs", "scheduledPosts", "idempotencyMarkers", "postMetrics", "snapshots", "rows"}
 LONGEST_ATTEMPT = timedelta(minutes=30)  # that Cloud Scheduler and Cloud Tasks wait
 LONGEST_ABSENCE = timedelta(hours=23, minutes=30)  # that an alert can look back on
 APIS = {
@@ -350,8 +356,8 @@ def fields(deployed: Deployed, code: Code) -> Problems:
     queried = {
         (query.collection, field)
         for query in code.queries
-        for field in (*query.equal, *query.optional, query.order)
-        if field
+        for field in (*query.equal, *query.optional, None if query.equal else query.order)
+        if field  # an order behind an equality is its composite index's
     }
     unindexed = set()
     expiring = set()
@@ -387,7 +393,7 @@ def names(record: type[BaseModel]) -> set[str]:
 
 
 def costly(record: type[BaseModel], collection: str) -> Iterator[str]:
-    """Long texts, maps and lists; in a busy collection instants too."""
+    """Long texts, maps and lists; in a busy collection instants and callers' keys too."""
     if collection in SMALL:
         return
     for field in record.model_fields.values():
@@ -399,7 +405,8 @@ def costly(record: type[BaseModel], collection: str) -> Iterator[str]:
             for kind in kinds
         )
         instant = collection in BUSY and any(is_instant(kind) for kind in kinds)
-        if structured or instant or field.alias in LONG_TEXTS:
+        key = collection in BUSY and field.alias in CALLERS_KEYS
+        if structured or instant or key or field.alias in LONG_TEXTS:
             yield str(field.alias)
 
 

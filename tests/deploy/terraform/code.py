@@ -271,7 +271,10 @@ def _records() -> dict[str, tuple[type[Record], ...]]:
     for found in pkgutil.iter_modules(domain.__path__, "shared.domain."):
         importlib.import_module(found.name)
     kept: dict[str, tuple[type[Record], ...]] = {}
-    for record in Record.__subclasses__():
+    todo = list(Record.__subclasses__())
+    while todo:
+        record = todo.pop()
+        todo += record.__subclasses__()
         path = re.match(r"`([^`]+)`", record.__doc__ or "")
         if path is not None:
             collection = path[1].split("/")[-2]

@@ -117,6 +117,11 @@ class Dispatcher:
         with self._changed:
             return self._poll(lambda: not self._open and not self._is_busy(), timeout)
 
+    def still(self, timeout: float) -> bool:
+        """Wait until nothing is in flight and nothing could be sent; False: that took too long."""
+        with self._changed:
+            return self._poll(lambda: not self._open and not self._is_sending(), timeout)
+
     def launch(self, dispatches: list[Dispatch]) -> None:
         """Send these now; the caller has taken them from the engine."""
         if dispatches:
@@ -243,6 +248,9 @@ class Dispatcher:
 
     def _is_busy(self) -> bool:
         return self._engine.is_busy(self._clock.now())
+
+    def _is_sending(self) -> bool:
+        return self._engine.is_sending(self._clock.now())
 
     def _poll(self, wanted: Callable[[], bool], timeout: float) -> bool:
         deadline = real_now() + timedelta(seconds=timeout)

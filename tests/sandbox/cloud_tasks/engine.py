@@ -281,6 +281,12 @@ class Engine:
             return True
         return any(room.running and room.line.is_due(now) for room in self._rooms.values())
 
+    def is_sending(self, now: datetime) -> bool:
+        """Whether something is in flight or could be sent this moment."""
+        self._catch_up(now)
+        wake_at = self.next_wake(now)
+        return bool(self._flights) or (wake_at is not None and wake_at <= now)
+
     def reset(self, now: datetime) -> None:
         """Forget every task, tombstone and attempt; the queues stay, running and rested."""
         self._spent_queues.clear()

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import grpc
@@ -127,6 +127,11 @@ class CloudTasksServer:
         with self._lock:
             return self._engine.tasks(queue, now=self._clock.now())
 
+    def next_wake(self) -> datetime | None:
+        """When something will be sent if nobody calls before; None: nothing waits."""
+        with self._lock:
+            return self._engine.next_wake(self._clock.now())
+
     def idle(self, timeout: float = 10.0) -> bool:
         """Wait until no request is in flight and no task of a running queue is due.
 
@@ -134,6 +139,11 @@ class CloudTasksServer:
         seconds) was not enough.
         """
         return self._dispatcher.idle(timeout)
+
+    def still(self, timeout: float = 10.0) -> bool:
+        """Like `idle`, but tasks may wait for rate or concurrency: whoever turns the clock to
+        `next_wake` need not wait for them in real time."""
+        return self._dispatcher.still(timeout)
 
     def deliver(self, what: str | HttpRequest) -> Attempt:
         """Send a copy now, beside all rules, and wait for its answer: a stale or doubled delivery.

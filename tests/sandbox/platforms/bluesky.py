@@ -36,6 +36,7 @@ POST_FIELDS: dict[str, type | tuple[type, ...]] = {
     "embed": dict,
     "langs": list,
     "labels": dict,
+    "reply": dict,
 }
 WRITE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "repo": str,
@@ -54,7 +55,7 @@ class BlueskyDialect(Dialect):
         super().clear()
         self.handles: dict[str, str] = {}  # to DIDs
         self.records: dict[tuple[str, str, str], dict[str, Any]] = {}  # by repo, collection, key
-        self._blobs: dict[str, tuple[str, datetime]] = {}  # by link: whose, until when
+        self._blobs: dict[tuple[str, str], datetime] = {}  # whose, by link: until when
 
     def make_routes(self) -> list[Route]:
         cls, xrpc = BlueskyDialect, "/{server}/xrpc"
@@ -112,7 +113,7 @@ class BlueskyDialect(Dialect):
         account = self.account(received)
         link = cid(received.body)
         self.hold_media(link, received.body, received.content_type)
-        self._blobs[link] = (account, received.at + BLOB_LIFE)
+        self._blobs[account, link] = received.at + BLOB_LIFE
         blob = {
             "$type": "blob",
             "ref": {"$link": link},
@@ -186,9 +187,24 @@ class BlueskyDialect(Dialect):
             raise self.invalid("Record/text must not be longer than 300 graphemes")
         if len(record["text"].encode()) > BYTES:
             raise self.invalid("Record/text must not be longer than 3000 characters")
+        if "reply" in record:
+            self._check_reply(record["reply"])
         for facet in record.get("facets", []):
             self._check_facet(record["text"].encode(), facet["index"])
         return self._shown(account, received.at, record.get("embed"))
+
+    def _check_reply(self, reply: dict[str, Any]) -> None:
+        """Root and parent, each with its uri and cid. A server does not look whether they are
+        there; this one does, since no reader would show such a reply."""
+        wrong = check_fields(reply, {"root": dict, "parent": dict}, ("root", "parent"))
+        for name, ref in reply.items() if not wrong else ():
+            wrong = wrong or check_fields(ref, {"uri": str, "cid": str}, ("uri", "cid"))
+            if not wrong:
+                record = self.records.get(tuple(ref["uri"].removeprefix("at://").split("/")))
+                if record is None or self.records_cid(ref["uri"]) != ref["cid"]:
+                    wrong = f"{name} is no record of this version"
+        if wrong:
+            raise self.invalid(f"Invalid app.bsky.feed.post record: Record/reply/{wrong}")
 
     def _check_facet(self, text: bytes, index: dict[str, int]) -> None:
         try:
@@ -211,8 +227,7 @@ class BlueskyDialect(Dialect):
 
     def _blob(self, account: str, at: datetime, blob: dict[str, Any], alt: str | None) -> Media:
         link = blob["ref"]["$link"]
-        owner, until = self._blobs.get(link, ("", at))
-        if owner != account or at >= until:
+        if at >= self._blobs.get((account, link), at):
             raise self.invalid(f"Could not find blob: {link}", "BlobNotFound")
         return replace(self.media[link], alt_text=alt or None)
 

@@ -59,6 +59,7 @@ class Dialect:
         self.media: dict[str, Media] = {}
         self.figures: dict[str, dict[str, int | float | None]] = {}  # by post, its own names
         self._serial = 0
+        self.duplicate_window = type(self).duplicate_window
 
     def make_routes(self) -> list[Route]:
         raise NotImplementedError

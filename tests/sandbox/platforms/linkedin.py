@@ -1,13 +1,15 @@
-"""LinkedIn's posts and images API, as far as we use it.
+"""LinkedIn's posts, images and videos API, as far as we use it.
 
 What it is strict about: the version headers, the author of a token, reserved characters left
-unescaped, images that were never uploaded, copies of a recent post.
+unescaped, images that were never uploaded, videos that lack a piece or are worked on, copies of a
+recent post.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
@@ -33,6 +35,27 @@ POST_FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
+VIDEO_REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "initializeUploadRequest": (
+        {"owner": str, "fileSizeBytes": int, "uploadCaptions": bool, "uploadThumbnail": bool},
+        ("owner", "fileSizeBytes"),
+    ),
+    "finalizeUploadRequest": (
+        {"video": str, "uploadToken": str, "uploadedPartIds": list},
+        ("video", "uploadToken", "uploadedPartIds"),
+    ),
+}
+PIECE_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Video:
+    uploads: list[str]  # the path segment of each piece, in order
+    pieces: dict[str, bytes] = field(default_factory=dict)
+    status: str = "WAITING_UPLOAD"
+    polls: int = 0  # how often it will still be PROCESSING
+
+
 class LinkedInDialect(Dialect):
     name = "linkedin"
 
@@ -45,11 +68,14 @@ class LinkedInDialect(Dialect):
         self.sunset.clear()
         self._uploads: dict[str, str] = {}  # path segment to image URN
         self._owners: dict[str, str] = {}
+        self._videos: dict[str, _Video] = {}
 
     def make_routes(self) -> list[Route]:
         cls = LinkedInDialect
         return [
             Route("POST /rest/images", "begin upload", cls.begin_upload),
+            Route("POST /rest/videos", "begin upload", cls.videos),
+            Route("GET /rest/videos/{urn}", "read media", cls.read_video),
             Route("PUT /dms-uploads/{upload}", "upload", cls.upload),
             Route("POST /rest/posts", "create post", cls.create_post),
             Route("GET /rest/posts", "find post", cls.find_posts),
@@ -144,8 +170,75 @@ class LinkedInDialect(Dialect):
         }
         return Answer(200, {"value": value})
 
+    def videos(self, received: Received) -> Answer:
+        token, action = self.begin(received), received.params.get("action")
+        body, name = self._body(received), f"{action}Request"
+        fields = VIDEO_REQUESTS.get(name)
+        wrong = check_fields(body, {name: dict}, (name,))
+        if set(received.params) != {"action"} or fields is None or wrong:
+            raise Refused(self.failure(400, wrong or "unknown action", code="ILLEGAL_ARGUMENT"))
+        wrong = check_fields(body[name], *fields)
+        if wrong:
+            raise self._invalid(f"/{name}", wrong)
+        if action == "initializeUpload":
+            return self._begin_video(token, body[name])
+        return self._end_video(received, body[name])
+
+    def _begin_video(self, token: Token, request: dict[str, Any]) -> Answer:
+        owner = self._as_author(token, request["owner"])
+        urn, size = f"urn:li:video:D5{secrets.token_hex(6).upper()}", request["fileSizeBytes"]
+        self._owners[urn] = owner
+        pieces = []
+        for first in range(0, size, PIECE_BYTES):
+            upload = secrets.token_hex(8)
+            self._uploads[upload] = urn
+            url = f"{self.base_url()}/linkedin/dms-uploads/{upload}"
+            last = min(first + PIECE_BYTES, size) - 1
+            pieces.append({"uploadUrl": url, "firstByte": first, "lastByte": last})
+        self._videos[urn] = _Video([one["uploadUrl"].rpartition("/")[2] for one in pieces])
+        value = {
+            "video": urn,
+            "uploadToken": "",
+            "uploadUrlsExpireAt": int((self.clock.now().timestamp() + 3600) * 1000),
+            "uploadInstructions": pieces,
+        }
+        return Answer(200, {"value": value})
+
+    def _upload_piece(self, upload: str, urn: str, body: bytes) -> Answer:
+        video = self._videos[urn]
+        whole = len(body) == PIECE_BYTES or upload == video.uploads[-1]
+        if not whole or len(body) > PIECE_BYTES:
+            return Answer(400, b"<html>Bad Request</html>")
+        video.pieces[upload] = body
+        return Answer(200, None, {"ETag": f"/ambry-video/signedId/{upload}"})
+
+    def _end_video(self, received: Received, request: dict[str, Any]) -> Answer:
+        video = self._videos.get(request["video"])
+        etags = [f"/ambry-video/signedId/{upload}" for upload in video.uploads] if video else None
+        if video is None or request["uploadedPartIds"] != etags or video.uploads != [*video.pieces]:
+            raise self._invalid("/finalizeUploadRequest", "uploadedPartIds are not all the parts")
+        body = b"".join(video.pieces.values())
+        if content_type_of(body) != "video/mp4":
+            video.status = "PROCESSING_FAILED"
+            return Answer(200, {})
+        self.hold_media(request["video"], body, "video/mp4")
+        video.status, video.polls, video.pieces = "AVAILABLE", received.polls, {}
+        return Answer(200, {})
+
+    def read_video(self, received: Received) -> Answer:
+        self.begin(received)
+        urn = unquote(received.parts["urn"])
+        video = self._videos.get(urn)
+        if video is None:
+            raise Refused(self.failure(404, f"{urn} was not found", code="NOT_FOUND"))
+        working = video.polls > 0 and video.status == "AVAILABLE"
+        video.polls = max(0, video.polls - 1)
+        return Answer(200, {"id": urn, "status": "PROCESSING" if working else video.status})
+
     def upload(self, received: Received) -> Answer:
         self.authorize(received)
+        if (urn := self._uploads.get(received.parts["upload"])) in self._videos:
+            return self._upload_piece(received.parts["upload"], str(urn), received.body)
         image = self._uploads.get(received.parts["upload"])
         content_type = content_type_of(received.body)
         if image is None or content_type not in ("image/jpeg", "image/png", "image/gif"):
@@ -244,8 +337,10 @@ class LinkedInDialect(Dialect):
         if wrong or len(image.get("altText", "")) > 4086:
             raise self._invalid("/content", wrong or "altText is too long")
         held = self.media.get(image["id"])
-        if held is None or self._owners.get(image["id"]) != author:
-            raise self._invalid("/content", "the image is not AVAILABLE to the author")
+        video = self._videos.get(image["id"])
+        ready = video is None or (video.status == "AVAILABLE" and not video.polls)
+        if held is None or self._owners.get(image["id"]) != author or not ready:
+            raise self._invalid("/content", "the media are not AVAILABLE to the author")
         return Media(
             id=held.id,
             content_type=held.content_type,

@@ -31,6 +31,7 @@ IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 STATUS_FIELDS: dict[str, type | tuple[type, ...]] = {
     "status": str,
     "media_ids": list,
+    "in_reply_to_id": str,
     "visibility": str,
     "spoiler_text": str,
     "sensitive": bool,
@@ -113,6 +114,10 @@ class MastodonDialect(Dialect):
             raise self._invalid("Text can't be blank")
         if _length(warning, text) > self.most_graphemes:
             raise self._invalid(f"Text character limit of {self.most_graphemes} exceeded")
+        above = body.get("in_reply_to_id")
+        if above is not None and all(post.id != above for post in self.posts):
+            sentence = "The post you are trying to reply to does not appear to exist."
+            raise Refused(self.failure(404, sentence))
         if body.get("visibility", "public") not in ("public", "unlisted", "private", "direct"):
             raise Refused(self.failure(422, f"'{body['visibility']}' is not a valid visibility"))
         post = Post(
@@ -177,6 +182,7 @@ class MastodonDialect(Dialect):
             "uri": f"https://{server}/users/acme/statuses/{post.id}",
             "url": f"https://{server}/@acme/{post.id}",
             "account": _account(server, post.account),
+            "in_reply_to_id": post.fields.get("in_reply_to_id"),
             "content": _html(post.text, server),
             "visibility": post.fields.get("visibility", "public"),
             "sensitive": post.fields.get("sensitive", False),

@@ -11,7 +11,7 @@ from tests.sandbox.platforms.values import Answer, Post, Received, Refused
 if TYPE_CHECKING:
     from tests.sandbox.platforms.bluesky import BlueskyDialect
     from tests.sandbox.platforms.discord import DiscordDialect
-    from tests.sandbox.platforms.instagram import InstagramDialect
+    from tests.sandbox.platforms.graph import ContainersDialect
     from tests.sandbox.platforms.linkedin import LinkedInDialect
     from tests.sandbox.platforms.mastodon import MastodonDialect
     from tests.sandbox.platforms.twitter import TwitterDialect
@@ -26,9 +26,6 @@ BLUESKY_MOST = 25
 BLUESKY_COUNTS = ("likeCount", "repostCount", "replyCount", "quoteCount", "bookmarkCount")
 LINKEDIN_PARAMS = {"q", "organizationalEntity", "shares", "ugcPosts"}
 LINKEDIN_MOST = 50
-INSTAGRAM_METRICS = {
-    *("views", "reach", "likes", "comments", "saved", "shares", "total_interactions"),
-}
 
 
 def of_x(x: TwitterDialect, received: Received) -> Answer:
@@ -136,20 +133,18 @@ def _restli_list(
     return [unquote(item) for item in items]
 
 
-def of_instagram(instagram: InstagramDialect, received: Received) -> Answer:
+def of_containers(meta: ContainersDialect, received: Received) -> Answer:
     """`GET /{media}/insights`: what there is nothing of is left out."""
-    token, media_id = instagram.authorize(received), received.parts["node"]
-    post = next((p for p in instagram.posts if p.id == media_id), None)
+    token, media_id = meta.authorize(received), received.parts["node"]
+    post = next((p for p in meta.posts if p.id == media_id), None)
     if post is None or post.account not in token.user_ids:
-        raise instagram.no_such(media_id)
+        raise meta.no_such(media_id)
     metrics = received.params.get("metric", "").split(",")
-    if set(received.params) != {"metric"} or not set(metrics) <= INSTAGRAM_METRICS:
-        message = f"(#100) metric must be one of the following values: {INSTAGRAM_METRICS}"
-        raise Refused(instagram.failure(400, message))
-    counts = instagram.figures.get(media_id, {})
+    if set(received.params) != {"metric"} or not set(metrics) <= meta.metric_names:
+        raise meta.wrong(f"(#100) metric must be one of the following values: {metrics}")
+    counts = meta.figures.get(media_id, {})
     if counts.get("viewers") == 0:
-        message = "(#10) Not enough viewers for the media to show insights"
-        raise Refused(instagram.failure(400, message, code=10))
+        raise meta.wrong("(#10) Not enough viewers for the media to show insights", code=10)
     data = [
         {
             "name": name,

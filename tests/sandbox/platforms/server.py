@@ -23,10 +23,14 @@ from tests.sandbox.functions import DropConnection, Faults
 from tests.sandbox.platforms.bluesky import BlueskyDialect
 from tests.sandbox.platforms.dialect import Dialect, Now
 from tests.sandbox.platforms.discord import DiscordDialect
+from tests.sandbox.platforms.facebook import FacebookDialect
 from tests.sandbox.platforms.instagram import InstagramDialect
 from tests.sandbox.platforms.linkedin import LinkedInDialect
 from tests.sandbox.platforms.mastodon import MastodonDialect
 from tests.sandbox.platforms.misbehaviour import Kind, Misbehaviour
+from tests.sandbox.platforms.slack import SlackDialect
+from tests.sandbox.platforms.telegram import TelegramDialect
+from tests.sandbox.platforms.threads import ThreadsDialect
 from tests.sandbox.platforms.twitter import TwitterDialect
 from tests.sandbox.platforms.values import Answer, Post, Received, Refused, Token
 
@@ -52,9 +56,14 @@ class PlatformServer:
         self.mastodon = MastodonDialect(clock, lambda: self.url)
         self.bluesky = BlueskyDialect(clock, lambda: self.url)
         self.discord = DiscordDialect(clock, lambda: self.url)
+        self.facebook = FacebookDialect(clock, lambda: self.url)
+        self.threads = ThreadsDialect(clock, lambda: self.url)
+        self.slack = SlackDialect(clock, lambda: self.url)
+        self.telegram = TelegramDialect(clock, lambda: self.url)
         dialects: tuple[Dialect, ...] = (
             *(self.linkedin, self.twitter, self.instagram),
             *(self.mastodon, self.bluesky, self.discord),
+            *(self.facebook, self.threads, self.slack, self.telegram),
         )
         self._dialects = {dialect.name: dialect for dialect in dialects}
         self._misbehaviours: list[Misbehaviour] = []
@@ -117,7 +126,13 @@ class PlatformServer:
             "INSTAGRAM_API_URL": f"{self.url}/instagram",
             "BLUESKY_API_URL": f"{self.url}/bluesky/{{server}}",
             "DISCORD_API_URL": f"{self.url}/discord",
+            "FACEBOOK_API_URL": f"{self.url}/facebook",
+            "THREADS_API_URL": f"{self.url}/threads",
             "MASTODON_API_URL": f"{self.url}/mastodon/{{server}}",
+            "SLACK_API_URL": f"{self.url}/slack",
+            "SLACK_CLIENT_ID": self.slack.client_id,
+            "SLACK_CLIENT_SECRET": self.slack.client_secret,
+            "TELEGRAM_API_URL": f"{self.url}/telegram",
         }
 
     # what there is
@@ -156,6 +171,13 @@ class PlatformServer:
                 dialect.refresh_tokens.pop(token, None)
                 if token in dialect.tokens:
                     dialect.tokens[token].revoked = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._dialects)
+
+    def dialect(self, platform: str) -> Dialect:
+        return self._dialects[platform]
 
     def posts(self, platform: str | None = None) -> list[Post]:
         """Oldest first."""
@@ -199,6 +221,12 @@ class PlatformServer:
         with self._lock:
             self._misbehaviours.append(misbehaviour)
         return misbehaviour
+
+    def behave(self) -> None:
+        """Take every misbehaviour back, and let go whoever is held."""
+        self._release_all()
+        with self._lock:
+            self._misbehaviours.clear()
 
     # one request
 

@@ -25,6 +25,7 @@ from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refuse
 
 FIRST_SNOWFLAKE = datetime.fromtimestamp(1288834974.657, UTC)
 TEXT_WEIGHT = 280
+ALONE = ("image/gif", "video/mp4")
 IMAGE_BYTES = 5 * 1024 * 1024
 MEDIA_LIFE = timedelta(hours=24)
 PROBLEMS = "https://api.x.com/2/problems"
@@ -46,7 +47,8 @@ class TwitterDialect(Dialect):
         super().clear()
         self.fields_name = "tweet.fields"  # "post.fields" from version 2.167 of the API
         self._owners: dict[str, tuple[str, datetime]] = {}  # media id to account, end
-        self._chunks: dict[str, bytes] = {}
+        self._begun: dict[str, dict[str, Any]] = {}  # what was said of a media id at first
+        self._chunks: dict[str, dict[int, bytes]] = {}
         self._polls: dict[str, int] = {}  # how often a GIF will still be in progress
 
     def make_routes(self) -> list[Route]:
@@ -134,6 +136,7 @@ class TwitterDialect(Dialect):
         body = self._object(received, POST_FIELDS)
         text = body.get("text", "")
         media = self._attached(account, body.get("media"))
+        self._check_reply(body.get("reply"))
         settings = ("following", "mentionedUsers", "subscribers", "verified")
         if body.get("reply_settings", settings[0]) not in settings:
             raise self._invalid("$.reply_settings: does not have a value in the enumeration")
@@ -159,6 +162,17 @@ class TwitterDialect(Dialect):
         data = {"id": post.id, "text": _shown(post), "edit_history_tweet_ids": [post.id]}
         return Answer(201, {"data": data}, {"x-transaction-id": secrets.token_hex(8)})
 
+    def _check_reply(self, reply: dict[str, Any] | None) -> None:
+        if reply is None:
+            return
+        names: dict[str, Any] = {"in_reply_to_tweet_id": str, "exclude_reply_user_ids": list}
+        wrong = check_fields(reply, names, ("in_reply_to_tweet_id",))
+        if wrong or not re.fullmatch(r"[0-9]{1,19}", reply["in_reply_to_tweet_id"]):
+            raise self._invalid(wrong or "$.reply.in_reply_to_tweet_id: does not match the pattern")
+        if all(post.id != reply["in_reply_to_tweet_id"] for post in self.posts):
+            message = "You attempted to reply to a Tweet that is deleted or not visible to you."
+            raise Refused(self.failure(403, message))
+
     def _attached(self, account: str, media: dict[str, Any] | None) -> tuple[Media, ...]:
         if media is None:
             return ()
@@ -171,7 +185,7 @@ class TwitterDialect(Dialect):
             if owner != account or self.clock.now() >= ends_at or media_id not in self.media:
                 raise Refused(self.failure(400, "Your media IDs are invalid."))
             held.append(self.media[media_id])
-        if len(held) > 1 and any(item.content_type == "image/gif" for item in held):
+        if len(held) > 1 and any(item.content_type in ALONE for item in held):
             raise Refused(self.failure(400, "You may attach up to 4 photos, or 1 animated GIF."))
         return tuple(held)
 
@@ -179,8 +193,13 @@ class TwitterDialect(Dialect):
         token, account = self._account(received)
         params = received.params
         known = {"max_results", "start_time", "end_time", "exclude", "since_id", "until_id"}
-        if set(params) - known:
-            raise self._invalid(f"unknown parameters {sorted(set(params) - known)}")
+        unknown = sorted(set(params) - known - {self.fields_name})
+        if unknown:
+            message = f"The query parameter [{unknown[0]}] is not one of [{sorted(known)}]"
+            raise self.invalid_parameter(unknown[0], message)
+        fields = params.get(self.fields_name, "")
+        if fields not in ("", "conversation_id"):
+            raise self._invalid(f"{self.fields_name}: {fields} is not played here")
         most = int(params.get("max_results", "10"))
         start = params.get("start_time", "2010-11-06T00:00:00Z")
         if not 5 <= most <= 100 or not re.fullmatch(r"[\d-]{10}T[\d:]{8}Z", start):
@@ -191,9 +210,19 @@ class TwitterDialect(Dialect):
         own = [p for p in reversed(self.posts) if p.account == account and p.at >= since][:most]
         if not own:
             return Answer(200, {"meta": {"result_count": 0}})
-        data = [{"id": p.id, "text": _shown(p), "edit_history_tweet_ids": [p.id]} for p in own]
+        data = [
+            {"id": p.id, "text": _shown(p), "edit_history_tweet_ids": [p.id]}
+            | ({"conversation_id": self._conversation(p)} if fields else {})
+            for p in own
+        ]
         meta = {"result_count": len(own), "newest_id": own[0].id, "oldest_id": own[-1].id}
         return Answer(200, {"data": data, "meta": meta})
+
+    def _conversation(self, post: Post) -> str:
+        """The id of the post that began it."""
+        above = post.fields.get("reply", {}).get("in_reply_to_tweet_id")
+        parent = next((one for one in self.posts if one.id == above), None)
+        return self._conversation(parent) if parent else above or post.id
 
     # media
 
@@ -213,30 +242,37 @@ class TwitterDialect(Dialect):
         _, account = self._account(received)
         names = {"media_category": str, "media_type": str, "total_bytes": int, "shared": bool}
         body = self._object(received, names)
-        if (body.get("media_category"), body.get("media_type")) != ("tweet_gif", "image/gif"):
-            raise self._invalid("$.media_type: only image/gif is played in chunks")
+        kinds = {("tweet_gif", "image/gif"), ("tweet_video", "video/mp4")}
+        if (body.get("media_category"), body.get("media_type")) not in kinds:
+            raise self._invalid("$.media_type: only GIFs and videos come in chunks")
         media_id = str(self.number(FIRST_SNOWFLAKE))
         life = int(MEDIA_LIFE.total_seconds())
         self._owners[media_id] = (account, self.clock.now() + MEDIA_LIFE)
-        self._chunks[media_id] = b""
+        self._chunks[media_id], self._begun[media_id] = {}, body
         data = {"id": media_id, "media_key": f"16_{media_id}", "expires_after_secs": life}
         return Answer(200, {"data": data})
 
     def append(self, received: Received) -> Answer:
         media_id = self._own(received)
         form, body = self._parts(received)
-        if form != {"segment_index": "0"} or len(body) > IMAGE_BYTES:
-            raise self._invalid("$.segment_index: one chunk of at most 5 MB is played")
-        self._chunks[media_id] = body
+        index = form.get("segment_index", "")
+        if set(form) != {"segment_index"} or not index.isdigit() or len(body) > IMAGE_BYTES:
+            raise self._invalid("$.segment_index: a number, with a chunk of at most 5 MB")
+        self._chunks[media_id][int(index)] = body
         expires_at = int(self._owners[media_id][1].timestamp())
         return Answer(200, {"data": {"expires_at": expires_at}})
 
     def finalize(self, received: Received) -> Answer:
         media_id = self._own(received)
-        body = self._chunks[media_id]
-        if content_type_of(body) != "image/gif":
+        chunks, begun = self._chunks[media_id], self._begun[media_id]
+        body = b"".join(chunks[index] for index in sorted(chunks))
+        whole = begun.get("total_bytes", len(body)) == len(body)
+        if sorted(chunks) != list(range(len(chunks))) or not whole:
+            raise Refused(self.failure(400, "Segments do not add up to provided total file size."))
+        if content_type_of(body) != begun["media_type"]:
             raise Refused(self.failure(400, "media type unrecognized."))
-        return self._taken(self._owners[media_id][0], media_id, body, "image/gif", received.polls)
+        account = self._owners[media_id][0]
+        return self._taken(account, media_id, body, begun["media_type"], received.polls)
 
     def _own(self, received: Received) -> str:
         _, account = self._account(received)

@@ -1,0 +1,122 @@
+"""What reading engagement back costs: every account of a company, planned, fanned out, collected.
+
+Round trips, writes and tasks are counted at the wire, memory is what the function's process has.
+Seconds are this machine's; the queue's own rate, 10 tasks a second, bounds them from below.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from shared.domain import keys
+from shared.domain.accounts import Tokens
+from shared.security.tokens import Vault, parse_keys
+from tests.sandbox.figures import Figure, Watch
+from tests.world import Account, World
+
+ACCOUNTS, POSTS_EACH = 1_000, 10
+PATIENCE = 3600.0
+MEMORY_MIB = 256
+GROWTH_MIB = 24
+COMMIT_RECORDS = 400
+# A page of accounts: the query and the commit; the plan's own end and beginning beside them.
+PLANNED_PER_ACCOUNT = 0.05
+# The part is begun (read, claimed), one batch read and kept (3), the account ended with it.
+COLLECTED_PER_ACCOUNT = 5
+
+
+def figures(
+    world: World, accounts: int, posts_each: int, note: Callable[[str], None]
+) -> Iterator[Figure]:
+    stack, posts = world.stack, accounts * posts_each
+    note(f"Writing {accounts} accounts with {posts} posts …")
+    seed(world, accounts, posts_each)
+    stack.post("sync_analytics", "/", {"idempotencyKey": "none", "companyId": "none"})
+    [process] = stack.processes["sync_analytics"]
+    note(f"Reading {posts} posts of {accounts} accounts …")
+    before, started = stack.proxy.counts("sync_analytics"), time.monotonic()
+    calls = len(stack.platforms.calls("twitter", "read metrics"))
+    sync_id = asked(world)
+
+    def sync() -> dict[str, Any]:
+        return stack.record("analyticsSyncJobs", sync_id) or {}
+
+    with Watch(process, lambda: sync()["accountsDone"] / accounts) as watch:
+        while sync()["status"] != "completed":
+            assert time.monotonic() < started + PATIENCE, sync()
+            time.sleep(0.2)
+    seconds, spent = time.monotonic() - started, stack.proxy.counts("sync_analytics") - before
+    calls = len(stack.platforms.calls("twitter", "read metrics")) - calls
+    assert (sync()["accountsDone"], sync()["itemsProcessed"]) == (accounts, posts), sync()
+
+    name = f"{accounts:,} accounts, {posts:,} posts"
+    most = COLLECTED_PER_ACCOUNT + PLANNED_PER_ACCOUNT
+    each = spent.round_trips / accounts
+    yield Figure(f"Firestore round trips per account, {name}", each, most, COLLECTED_PER_ACCOUNT)
+    yield Figure("calls of the platform per account", calls / accounts, 1, 1)
+    written = spent.documents_written / accounts - 2 * posts_each
+    yield Figure("document writes per account beside 2 per post", written, 6.5, 5)
+    read = (spent.documents_read - 2 * posts) / accounts
+    yield Figure("documents read per account beside 2 per post", read, 7.5, 7)
+    yield Figure("sync_analytics: most memory, MiB", watch.late_mib, MEMORY_MIB)
+    yield Figure("sync: MiB more than after the first tenth", watch.growth_mib, GROWTH_MIB)
+    yield Figure("sync: seconds", seconds)
+    yield Figure("sync: CPU seconds of the function", watch.cpu_seconds)
+
+
+def asked(world: World) -> str:
+    """The id of a sync; 503 means the same request again, as to every caller."""
+    while True:
+        answer = world.stack.post("sync_analytics", "/", {"idempotencyKey": "bench"})
+        if answer.status_code != 503:
+            assert answer.status_code == 200, answer.text
+            sync_id: str = answer.json()["syncId"]
+            return sync_id
+
+
+def seed(world: World, accounts: int, posts_each: int) -> list[str]:
+    """Copies of one account, each with published posts, as their records lie on our side and on
+    X's; the accounts' ids. The one that they were copied from goes."""
+    stack, first = world.stack, world.account("twitter")
+    stack.platforms.twitter.tokens[first.access_token].expires_at += timedelta(days=1)
+    log, post = published(world, first)
+    account = stack.record("socialAccounts", first.id) or {}
+    vault = Vault(parse_keys(stack.environment("sync_analytics")["TOKEN_KEYS"]))
+    tokens = Tokens(first.access_token, first.refresh_token, None)
+    writes: list[tuple[str, str, dict[str, Any]]] = []
+    names = [f"seeded-{number:05}" for number in range(accounts)]
+    for number, name in enumerate(names):
+        sealed = {"sealedToken": vault.seal(tokens, name)}  # it opens for its own account alone
+        writes.append(("socialAccounts", name, account | sealed))
+        for n in range(posts_each):
+            remote = str(int(post.id) + 1 + number * posts_each + n)
+            post_id = f"post-{number}-{n}"
+            at: datetime = log["publishedAt"] - timedelta(seconds=n)
+            stack.platforms.twitter.posts.append(
+                type(post)("twitter", remote, post.account, f"Post {remote}", post.at)
+            )
+            known = log | {"postId": post_id, "accountId": name, "remoteId": remote}
+            delivery = keys.delivery_id(post_id, "twitter", name)
+            writes.append(("publishLogs", delivery, known | {"publishedAt": at}))
+    for begin in range(0, len(writes), COMMIT_RECORDS):
+        batch = stack.db.batch()
+        for collection, name, record in writes[begin : begin + COMMIT_RECORDS]:
+            batch.set(stack.db.document(collection, name), record)
+        batch.commit()
+    stack.db.document("socialAccounts", first.id).delete()
+    return names
+
+
+def published(world: World, account: Account) -> tuple[dict[str, Any], Any]:
+    """The log of a post that is out, and the post; the hour's own content sync taken away."""
+    stack, post_id = world.stack, world.schedule(account)
+    stack.settle(60)
+    for task in stack.tasks.tasks("analytics"):
+        stack.tasks_client.delete_task(name=task.name)
+    log = stack.record("publishLogs", keys.delivery_id(post_id, account.platform, account.id))
+    assert log is not None
+    assert log["status"] == "success", log
+    return log, stack.platforms.posts("twitter")[-1]
