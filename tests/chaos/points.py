@@ -54,6 +54,7 @@ class Scenario:
     publishes: tuple[str, ...]  # from the claim to the settled outcome
     image: bool = False
     server: str | None = None
+    parts: int = 1  # of a thread
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -82,6 +83,33 @@ SCENARIOS = (
     Scenario("x with an image", "twitter", "{}", ("upload", "state", *SENT), image=True),
     Scenario("linkedin member", "linkedin", "urn:li:person:{}", SENT),
     Scenario("discord webhook", "discord", "webhook:41771983{:05}", (*SENT, "read channel")),
+    Scenario(
+        "facebook", "facebook", "10000000{:05}", ("upload", "state", *SENT, "read post"), image=True
+    ),
+    Scenario(
+        "threads",
+        "threads",
+        "1784150000{:07}",
+        (*CONTAINED, "committing", "publish container", "read post"),
+    ),
+    Scenario("slack", "slack", "C{:09}", (*SENT, "read permalink")),
+    Scenario(
+        "slack with an image",
+        "slack",
+        "C1{:08}",
+        ("begin upload", "upload", "state", *SENT, "read file", "read permalink"),
+        image=True,
+    ),
+    Scenario("telegram", "telegram", "-100{:010}", SENT),
+    Scenario("thread on x", "twitter", "{}", SENT * 3, parts=3),
+    Scenario(
+        "thread on bluesky",
+        "bluesky",
+        "did:plc:thread{}",
+        ("state", *SENT, *("find post", "state", *SENT) * 2),
+        server="b.example",
+        parts=3,
+    ),
 )
 
 
@@ -215,10 +243,13 @@ class Campaign:
         self, due_at: datetime, scenario: Scenario, account: Account, case: Case
     ) -> _Journey:
         """As a backend does: until it is answered, with the same key."""
+        marks = (case.mark, *(fresh_mark() for _ in range(scenario.parts - 1)))
+        thread = [{"content": f"More bread {mark}"} for mark in marks[1:]]
         order = self._world.order(
             [account],
             after=due_at,
             content=f"Fresh bread {case.mark}",
+            platforms=[account.target | ({"thread": thread} if thread else {})],
             latestAt=(due_at + LATEST_AFTER).isoformat(),
             mediaAssetIds=[self._image] if scenario.image else [],
         )
@@ -229,7 +260,6 @@ class Campaign:
                 continue
             if answer.status_code in (200, 201):
                 post_id = answer.json()["postId"]
-                marks = (case.mark,)
                 ordered = Ordered(post_id, account.platform, account.id, account.user_id, marks)
                 return _Journey(scenario, account, case, ordered, due_at)
             if answer.status_code != 503:

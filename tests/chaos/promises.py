@@ -16,7 +16,8 @@ from enum import StrEnum
 from statistics import median
 from typing import Any
 
-from shared.domain import keys, leases, posts
+from shared.domain import keys, leases, posts, retries
+from shared.domain.accounts import AccountStatus
 from shared.domain.deliveries import BURIED, PublishLog, Status
 from shared.domain.posts import ScheduledPost
 from shared.platforms.base import Exact, Guarantee, NoGuarantee, ReadBack, Windowed
@@ -118,12 +119,14 @@ def judge(stack: Stack, ordered: Sequence[Ordered]) -> list[Verdict]:
         name: ScheduledPost.model_validate(post)
         for name, post in _read(stack, "scheduledPosts", (one.post_id for one in ordered)).items()
     }
+    accounts = _read(stack, "socialAccounts", (one.account_id for one in ordered))
     rolled_up = _rolled_up(stack, told)
     held = _held(stack, ordered)
     verdicts = []
     for one in ordered:
         log, there = logs.get(one.delivery_id), held[one.delivery_id]
-        findings = [*_outcome(one, log, there, stack.clock.now())]
+        account = accounts.get(one.account_id, {})
+        findings = [*_outcome(one, log, there, account, stack.clock.now())]
         findings += _letters(log, letters) if log is not None else ()
         findings += rolled_up.get(one.post_id, ())
         rests_since = _rests_since(log, told.get(one.post_id))
@@ -133,7 +136,11 @@ def judge(stack: Stack, ordered: Sequence[Ordered]) -> list[Verdict]:
 
 
 def _outcome(
-    one: Ordered, log: PublishLog | None, there: Sequence[Post], now: datetime
+    one: Ordered,
+    log: PublishLog | None,
+    there: Sequence[Post],
+    account: Mapping[str, Any],
+    now: datetime,
 ) -> Iterator[Finding]:
     """Doubles, losses, lies, and what must not be unknown."""
     often = Counter(mark for post in there for mark in one.marks if mark in post.text)
@@ -143,39 +150,56 @@ def _outcome(
         yield Finding(Kind.LOSS, "no record of a delivery that was accepted")
         return
     evident = log.unsettled_since is not None
-    if log.is_open and now > rests_by(log) and not (log.status is Status.UNKNOWN and evident):
+    if log.is_open and now > rests_by(log):
         yield Finding(Kind.LOSS, f"still {log.status} at {now:%d %b %H:%M:%S}")
     ids = {post.id for post in there}
-    named = {name for name in (log.remote_id, *log.parts) if name is not None}
+    named = log.remote_ids
     match log.status:
         case Status.SUCCESS if not there:
             yield Finding(Kind.LOSS, "success, and the platform holds nothing")
-        case Status.SUCCESS | Status.PARTIAL if not named or not named <= ids:
+        case Status.SUCCESS | Status.PARTIAL if not _are_these(log, one, there):
             yield Finding(Kind.LIE, f"{log.status} names {named or 'no id'}, not {ids}")
-        case Status.SUCCESS if len(often) < len(one.marks):
-            yield Finding(Kind.LIE, f"success with {len(often)} of {len(one.marks)} parts")
+        case Status.SUCCESS if len(named) < len(one.marks):
+            yield Finding(Kind.LIE, f"success with {len(named)} of {len(one.marks)} parts")
+        case Status.PARTIAL if len(often) > len(named):
+            yield Finding(Kind.LIE, f"partial with {len(named)} parts, and {len(often)} are there")
         case Status.FAILED | Status.MISSED | Status.CANCELLED if there:
             yield Finding(Kind.LIE, f"{log.status}, and the platform holds {ids}")
         case Status.UNKNOWN if not evident:
             yield Finding(Kind.UNKNOWN, "without any evidence of a call")
-        case Status.UNKNOWN if not (log.is_open or _blind(log) or may_stay_unknown(one, there)):
-            yield Finding(Kind.UNKNOWN, f"{log.error_code}, though {one.guarantee_name}")
+        case Status.UNKNOWN if not log.is_open:
+            is_there = one.marks[log.part] in often
+            if not (_left_to_a_person(one.guarantee, is_there) or _blind(log, account)):
+                yield Finding(Kind.UNKNOWN, f"{log.error_code}, though {one.guarantee_name}")
 
 
-def _blind(log: PublishLog) -> bool:
-    """Whether looking ended early: no token is left to look with, or `latestAt` has passed."""
-    no_token = log.error_code in ("auth_expired", "account_disconnected")
-    return no_token or log.updated_at >= log.latest_at
+def _are_these(log: PublishLog, one: Ordered, there: Sequence[Post]) -> bool:
+    """Whether the ids on record are those of this delivery's posts, part by part."""
+    said = {post.id: post.text for post in there}
+    if not log.parts or log.remote_id != log.remote_ids[0]:
+        return False
+    pairs = zip(log.remote_ids, one.marks, strict=False)
+    return all(mark in said.get(name, "") for name, mark in pairs)
 
 
-def may_stay_unknown(one: Ordered, there: Sequence[Post]) -> bool:
-    """Whether the declared guarantee leaves this to a person."""
-    match one.guarantee:
+def _left_to_a_person(guarantee: Guarantee, is_there: bool) -> bool:
+    """What nobody can read back; elsewhere absence is no proof, and a window may be missed."""
+    match guarantee:
         case NoGuarantee():
             return True
-        case ReadBack() | Windowed():  # absence is no proof, and a window may be missed
-            return len(there) < len(one.marks)
+        case ReadBack() | Windowed():
+            return not is_there
     return False
+
+
+def _blind(log: PublishLog, account: Mapping[str, Any]) -> bool:
+    """Whether looking ended early: the account has no token to look with, or `latestAt` came before
+    the last look."""
+    if log.error_code in ("auth_expired", "account_disconnected"):
+        return account.get("status") != AccountStatus.ACTIVE
+    since = log.unsettled_since
+    cut_short = since is not None and since + retries.LOOKUPS[-1] > log.latest_at
+    return cut_short and log.updated_at >= log.latest_at
 
 
 def _letter_ids(logs: Iterable[PublishLog]) -> Iterator[str]:

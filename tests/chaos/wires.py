@@ -199,7 +199,7 @@ class Wires:
             self._ahead(task_name(call, function), case, function, lost)
 
     def _ahead_of_platform(self, received: Received) -> None:
-        secret = received.headers.get("authorization", "") + received.path
+        secret = self._stack.platforms.dialect(received.platform).secret_of(received)
         case = self._whose(secret.encode())
         self._ahead(received.call, case, "publish_post", DropConnection())
 
@@ -251,8 +251,9 @@ def commit_name(call: FirestoreCall) -> str:
 
 def _move(fields: Mapping[str, Any], changed: set[str]) -> str:
     if "status" not in changed:
-        steps = ("committing", "state", "hop")
-        return next((step for step in steps if step in changed), "write publishLogs")
+        if "committing" in fields and fields["committing"].WhichOneof("value_type") == "map_value":
+            return "committing"
+        return next((step for step in ("state", "hop") if step in changed), "write publishLogs")
     status = str(fields["status"].string_value)
     return {"processing": "claim", "success": "settle"}.get(status, f"settle {status}")
 
