@@ -147,6 +147,18 @@ def singles(scenarios: Iterable[Scenario] = SCENARIOS) -> list[Plan]:
     ]
 
 
+def own_singles() -> list[Plan]:
+    """Those of the first scenario, and of the others the points of publishing and the outcome:
+    what comes before and after is the same for all."""
+    first, *others = SCENARIOS
+    own = [
+        (scenario, faults)
+        for scenario, faults in singles(others)
+        if 0 <= faults[0].skip - len(SCHEDULED) <= len(scenario.publishes)
+    ]
+    return [*singles([first]), *own]
+
+
 def pairs(runs: Iterable[Run]) -> list[Plan]:
     """A second fault at each effect that came after the first, as the singles went."""
     return [

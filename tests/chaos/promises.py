@@ -17,7 +17,6 @@ from statistics import median
 from typing import Any
 
 from shared.domain import keys, leases, posts, retries
-from shared.domain.accounts import AccountStatus
 from shared.domain.deliveries import BURIED, PublishLog, Status
 from shared.domain.posts import ScheduledPost
 from shared.platforms.base import Exact, Guarantee, NoGuarantee, ReadBack, Windowed
@@ -119,14 +118,12 @@ def judge(stack: Stack, ordered: Sequence[Ordered]) -> list[Verdict]:
         name: ScheduledPost.model_validate(post)
         for name, post in _read(stack, "scheduledPosts", (one.post_id for one in ordered)).items()
     }
-    accounts = _read(stack, "socialAccounts", (one.account_id for one in ordered))
     rolled_up = _rolled_up(stack, told)
     held = _held(stack, ordered)
     verdicts = []
     for one in ordered:
         log, there = logs.get(one.delivery_id), held[one.delivery_id]
-        account = accounts.get(one.account_id, {})
-        findings = [*_outcome(one, log, there, account, stack.clock.now())]
+        findings = [*_outcome(one, log, there, stack.clock.now())]
         findings += _letters(log, letters) if log is not None else ()
         findings += rolled_up.get(one.post_id, ())
         rests_since = _rests_since(log, told.get(one.post_id))
@@ -139,7 +136,6 @@ def _outcome(
     one: Ordered,
     log: PublishLog | None,
     there: Sequence[Post],
-    account: Mapping[str, Any],
     now: datetime,
 ) -> Iterator[Finding]:
     """Doubles, losses, lies, and what must not be unknown."""
@@ -169,7 +165,7 @@ def _outcome(
             yield Finding(Kind.UNKNOWN, "without any evidence of a call")
         case Status.UNKNOWN if not log.is_open:
             is_there = one.marks[log.part] in often
-            if not (_left_to_a_person(one.guarantee, is_there) or _blind(log, account)):
+            if not (_left_to_a_person(one.guarantee, is_there) or _blind(log)):
                 yield Finding(Kind.UNKNOWN, f"{log.error_code}, though {one.guarantee_name}")
 
 
@@ -192,14 +188,15 @@ def _left_to_a_person(guarantee: Guarantee, is_there: bool) -> bool:
     return False
 
 
-def _blind(log: PublishLog, account: Mapping[str, Any]) -> bool:
-    """Whether looking ended early: the account has no token to look with, or `latestAt` came before
-    the last look."""
-    if log.error_code in ("auth_expired", "account_disconnected"):
-        return account.get("status") != AccountStatus.ACTIVE
-    since = log.unsettled_since
-    cut_short = since is not None and since + retries.LOOKUPS[-1] > log.latest_at
-    return cut_short and log.updated_at >= log.latest_at
+def _blind(log: PublishLog) -> bool:
+    """Whether looking came to its end and could not tell: there was no token even for the last
+    look, or `latestAt` came before that."""
+    assert log.unsettled_since is not None
+    last_look = log.unsettled_since + retries.LOOKUPS[-1]
+    if log.latest_at < last_look:
+        return log.updated_at >= log.latest_at
+    no_token = log.error_code in ("auth_expired", "account_disconnected")
+    return no_token and log.updated_at >= last_look
 
 
 def _letter_ids(logs: Iterable[PublishLog]) -> Iterator[str]:
