@@ -221,8 +221,8 @@ class Campaign:
         """Play them all, and judge each when nothing is under way any more."""
         journeys: dict[int, _Journey] = {}
         under_way: list[_Journey] = []
-        # One process dies for many: those whose first fault strikes the same function go together.
-        order = sorted(range(len(plans)), key=lambda at: _strikes_first(plans[at]))
+        # One process dies for many: those that kill the same function at the same time go together.
+        order = sorted(range(len(plans)), key=lambda at: _struck(plans[at]))
         for first in range(0, len(order), AT_ONCE):
             numbers = order[first : first + AT_ONCE]
             begun = self._begin([plans[at] for at in numbers])
@@ -369,10 +369,11 @@ class Campaign:
             self._stack.tasks_client.update_queue(queue=changed, update_mask=mask)
 
 
-def _strikes_first(plan: Plan) -> bool:
-    """Whether the first fault strikes while the post is being scheduled."""
+def _struck(plan: Plan) -> tuple[bool, list[bool]]:
+    """Whether the first fault strikes while the post is being scheduled, and which faults kill."""
     _, faults = plan
-    return bool(faults) and faults[0].skip < len(SCHEDULED) - 1
+    scheduling = bool(faults) and faults[0].skip < len(SCHEDULED) - 1
+    return scheduling, [fault.mode is not Mode.LOST for fault in faults]
 
 
 def _recovery(journey: _Journey, rests_since: datetime | None) -> timedelta | None:
