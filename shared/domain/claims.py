@@ -152,7 +152,7 @@ def begin(seen: Seen, knock: Knock, *, now: datetime, owner: str, looks: bool) -
             waits_on = {"status": log.status, "next_retry_at": log.next_retry_at}
             return Moved(Change(hop_to(log, now, log.due_at, **waits_on), wakes=True))
         return Early(log)
-    held = _held_back(Seen(log, seen.account, seen.controls), now)
+    held = _held_back(Seen(log, seen.account, seen.controls), now, looks=looks)
     if held is not None:
         return Moved(held)
     slot = _slot(log, seen.account, now) if seen.account is not None else None
@@ -172,7 +172,7 @@ def _crashed(log: PublishLog) -> PublishLog:
     return log.model_copy(update={"attempts": (*log.attempts[:-1], last)})
 
 
-def _held_back(seen: Seen, now: datetime) -> Change | None:
+def _held_back(seen: Seen, now: datetime, *, looks: bool) -> Change | None:
     """Why this delivery may not be tried now, as what becomes of it; None when it may."""
     log, account, controls = seen.log, seen.account, seen.controls
     if now >= log.latest_at:
@@ -189,10 +189,9 @@ def _held_back(seen: Seen, now: datetime) -> Change | None:
         return Change(_paused(log, now, until=pause.until))
     if account is None or account.status is AccountStatus.DISABLED:
         message = "The account was disconnected. Connect it again and retry the delivery."
-        return bury(log, now, Status.FAILED, code="account_disconnected", message=message)
+        return _tokenless(log, now, looks=looks, code="account_disconnected", message=message)
     if account.status is AccountStatus.EXPIRED or account.refused_for_good(now):
-        message = "The platform refuses the account's token. Reconnect the account."
-        return bury(log, now, Status.FAILED, code="auth_expired", message=message)
+        return _tokenless(log, now, looks=looks)
     free_at = max(account_free_at(account, log), controls.throttled_until(log.platform))
     if free_at > now:
         return waiting(log, now, free_at, code="throttled")
@@ -204,6 +203,21 @@ def _held_back(seen: Seen, now: datetime) -> Change | None:
         message = f"No attempt of {log.attempts_spent} came to an end."
         return bury(log, now, Status.FAILED, code="attempts_exhausted", message=message)
     return None
+
+
+def _tokenless(
+    log: PublishLog,
+    now: datetime,
+    *,
+    looks: bool,
+    code: str = "auth_expired",
+    message: str = "The platform refuses the account's token. Reconnect the account.",
+) -> Change:
+    """No token to send with: a failure. Nor to look with, where an earlier call may have made the
+    post: that look told nothing, and by the next one the account may be connected again."""
+    if log.reconciling or log.committing is not None:
+        return unknown(log, now, looks=looks, code=code, message=message)
+    return bury(log, now, Status.FAILED, code=code, message=message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,8 +423,7 @@ def settle(
         case TransientError():
             return _again(log, result, now, jitter=jitter, looks=looks)
         case AuthExpiredError():
-            message = "The platform refuses the account's token. Reconnect the account."
-            return bury(log, now, Status.FAILED, code="auth_expired", message=message)
+            return _tokenless(log, now, looks=looks)
         case PermanentError():
             if result.absent:
                 log = log.model_copy(update={"unsettled_since": None})
@@ -571,7 +584,7 @@ def sweep(seen: Seen, *, now: datetime, looks: bool) -> Change | None:
         log = _crashed(log)
         if log.committing is not None:
             return unknown(log, now, looks=looks, code="attempt_lost")
-    held = _held_back(Seen(log, seen.account, seen.controls), now)
+    held = _held_back(Seen(log, seen.account, seen.controls), now, looks=looks)
     if held is not None and (not held.wakes or held.log.status in ENDED):
         return held
     if log.sweep_hops >= leases.SWEEP_HOPS and log.committing is None:

@@ -54,6 +54,32 @@ def test_a_post_that_was_never_taken_stays_unknown_and_is_not_sent_again(world: 
     assert world.letters() == []
 
 
+@pytest.mark.parametrize("gone", ["revoked", "disconnected"])
+def test_looking_goes_on_when_the_account_is_connected_again(world: World, gone: str) -> None:
+    account = world.account("twitter", refreshToken=None)
+    world.stack.platforms.misbehave("twitter", "create post", "drop_after")
+    post_id = world.schedule(account)
+    world.stack.settle()
+    if gone == "revoked":
+        world.stack.platforms.revoke(account.access_token)
+    else:
+        body = {"companyId": "acme", "accountId": account.id}
+        assert world.call("/accounts/disconnect", body).status_code == 200
+
+    for _ in range(4):
+        world.stack.turn(timedelta(minutes=1))
+    without_token = world.delivery(post_id, account)
+    world.stack.platforms.add_account("twitter", account.user_id, "newer")
+    world.connect(account, accessToken="newer", refreshToken=None)
+    world.run_until(lambda: world.status(post_id)["status"] == "published")
+
+    code = {"revoked": "auth_expired", "disconnected": "account_disconnected"}[gone]
+    assert (without_token["status"], without_token["errorCode"]) == ("unknown", code)
+    assert without_token["nextRetryAt"] is not None
+    assert len(world.stack.platforms.posts("twitter")) == 1
+    assert world.delivery(post_id, account)["status"] == "success"
+
+
 def test_a_person_who_takes_the_risk_sends_it_again(world: World) -> None:
     account = world.account("linkedin")
     world.stack.platforms.misbehave("linkedin", "create post", "error_before", status=502)

@@ -74,10 +74,14 @@ ACCOUNTS = (  # each platform of the registry, and each guarantee that it has
     AccountKind("bluesky", "did:plc:storm{:04d}", server="bread.example"),
     AccountKind("discord", "4177198342{:07d}"),
     AccountKind("discord", "webhook:88{:05d}"),
+    AccountKind("facebook", "1000000000{:04d}"),
     AccountKind("instagram", "1784140000000{:04d}", shows=True),
     AccountKind("linkedin", "urn:li:person:storm{:04d}"),
     AccountKind("linkedin", "urn:li:organization:77{:04d}"),
     AccountKind("mastodon", "1093486842{:04d}", server="bread.example"),
+    AccountKind("slack", "C00000{:04d}"),
+    AccountKind("telegram", "-100000000{:04d}"),
+    AccountKind("threads", "1784150000000{:04d}"),
     AccountKind("twitter", "14678{:05d}"),
 )
 PLATFORMS = tuple(dict.fromkeys(kind.platform for kind in ACCOUNTS))

@@ -53,7 +53,9 @@ def tell(program: Program, options: argparse.Namespace) -> int:
         title = f"Broken twice: {len(plans)} of {len(twice)} pairs, seed {seed}"
         _show(terminal, title, broken_twice)
     took = timedelta(seconds=round(time.monotonic() - started))
-    terminal.say(f"\nIt took {took}. The same pairs again: --seed {seed} --pairs {options.pairs}")
+    again = f"--seed {seed} --pairs {options.pairs}"
+    again += f" --platform {options.platform}" if options.platform else ""
+    terminal.say(f"\nIt took {took}. The same pairs again: {again}")
     found = sum(bool(run.verdict.findings) for run in [*runs, *broken_twice])
     if found or unlisted:
         program.end(1, f"points: {found} broken promises, {len(unlisted)} effects not written down")

@@ -16,7 +16,7 @@ from enum import StrEnum
 from statistics import median
 from typing import Any
 
-from shared.domain import keys, leases, posts
+from shared.domain import keys, leases, posts, retries
 from shared.domain.deliveries import BURIED, PublishLog, Status
 from shared.domain.posts import ScheduledPost
 from shared.platforms.base import Exact, Guarantee, NoGuarantee, ReadBack, Windowed
@@ -133,7 +133,10 @@ def judge(stack: Stack, ordered: Sequence[Ordered]) -> list[Verdict]:
 
 
 def _outcome(
-    one: Ordered, log: PublishLog | None, there: Sequence[Post], now: datetime
+    one: Ordered,
+    log: PublishLog | None,
+    there: Sequence[Post],
+    now: datetime,
 ) -> Iterator[Finding]:
     """Doubles, losses, lies, and what must not be unknown."""
     often = Counter(mark for post in there for mark in one.marks if mark in post.text)
@@ -143,39 +146,57 @@ def _outcome(
         yield Finding(Kind.LOSS, "no record of a delivery that was accepted")
         return
     evident = log.unsettled_since is not None
-    if log.is_open and now > rests_by(log) and not (log.status is Status.UNKNOWN and evident):
+    if log.is_open and now > rests_by(log):
         yield Finding(Kind.LOSS, f"still {log.status} at {now:%d %b %H:%M:%S}")
     ids = {post.id for post in there}
-    named = {name for name in (log.remote_id, *log.parts) if name is not None}
+    named = log.remote_ids
     match log.status:
         case Status.SUCCESS if not there:
             yield Finding(Kind.LOSS, "success, and the platform holds nothing")
-        case Status.SUCCESS | Status.PARTIAL if not named or not named <= ids:
+        case Status.SUCCESS | Status.PARTIAL if not _are_these(log, one, there):
             yield Finding(Kind.LIE, f"{log.status} names {named or 'no id'}, not {ids}")
-        case Status.SUCCESS if len(often) < len(one.marks):
-            yield Finding(Kind.LIE, f"success with {len(often)} of {len(one.marks)} parts")
+        case Status.SUCCESS if len(named) < len(one.marks):
+            yield Finding(Kind.LIE, f"success with {len(named)} of {len(one.marks)} parts")
+        case Status.PARTIAL if len(often) > len(named):
+            yield Finding(Kind.LIE, f"partial with {len(named)} parts, and {len(often)} are there")
         case Status.FAILED | Status.MISSED | Status.CANCELLED if there:
             yield Finding(Kind.LIE, f"{log.status}, and the platform holds {ids}")
         case Status.UNKNOWN if not evident:
             yield Finding(Kind.UNKNOWN, "without any evidence of a call")
-        case Status.UNKNOWN if not (log.is_open or _blind(log) or may_stay_unknown(one, there)):
-            yield Finding(Kind.UNKNOWN, f"{log.error_code}, though {one.guarantee_name}")
+        case Status.UNKNOWN if not log.is_open:
+            is_there = one.marks[log.part] in often
+            if not (_left_to_a_person(one.guarantee, is_there) or _blind(log)):
+                yield Finding(Kind.UNKNOWN, f"{log.error_code}, though {one.guarantee_name}")
+
+
+def _are_these(log: PublishLog, one: Ordered, there: Sequence[Post]) -> bool:
+    """Whether the ids on record are those of this delivery's posts, part by part."""
+    said = {post.id: post.text for post in there}
+    if not log.parts or log.remote_id != log.remote_ids[0]:
+        return False
+    pairs = zip(log.remote_ids, one.marks, strict=False)
+    return all(mark in said.get(name, "") for name, mark in pairs)
+
+
+def _left_to_a_person(guarantee: Guarantee, is_there: bool) -> bool:
+    """What nobody can read back; elsewhere absence is no proof, and a window may be missed."""
+    match guarantee:
+        case NoGuarantee():
+            return True
+        case ReadBack() | Windowed():
+            return not is_there
+    return False
 
 
 def _blind(log: PublishLog) -> bool:
-    """Whether looking ended early: no token is left to look with, or `latestAt` has passed."""
+    """Whether looking came to its end and could not tell: there was no token even for the last
+    look, or `latestAt` came before that."""
+    assert log.unsettled_since is not None
+    last_look = log.unsettled_since + retries.LOOKUPS[-1]
+    if log.latest_at < last_look:
+        return log.updated_at >= log.latest_at
     no_token = log.error_code in ("auth_expired", "account_disconnected")
-    return no_token or log.updated_at >= log.latest_at
-
-
-def may_stay_unknown(one: Ordered, there: Sequence[Post]) -> bool:
-    """Whether the declared guarantee leaves this to a person."""
-    match one.guarantee:
-        case NoGuarantee():
-            return True
-        case ReadBack() | Windowed():  # absence is no proof, and a window may be missed
-            return len(there) < len(one.marks)
-    return False
+    return no_token and log.updated_at >= last_look
 
 
 def _letter_ids(logs: Iterable[PublishLog]) -> Iterator[str]:

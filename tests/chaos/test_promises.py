@@ -95,20 +95,89 @@ def test_unknown_is_allowed_where_nothing_can_be_read_back_alone(
     member = order(world, "linkedin")
     world.stack.settle()
     since = world.stack.clock.now()
-    log_of(world, published).update({"status": "unknown", "unsettledSince": since})
+    unknown = {"status": "unknown", "unsettledSince": since, "parts": []}
+    log_of(world, published).update(unknown)
 
     assert Kind.UNKNOWN in found(world, published)  # X shows it to whoever looks
     assert found(world, member) == set()
 
 
-def test_unknown_is_allowed_where_no_token_is_left_to_look_with(
-    world: World, published: Ordered
+@pytest.mark.parametrize(
+    ("code", "latest", "ended", "allowed"),
+    [
+        ("auth_expired", 60, 30, True),  # until the last look
+        ("account_disconnected", 60, 30, True),
+        ("auth_expired", 60, 29, False),
+        ("not_found", 60, 30, False),  # it is there
+        ("missed", 29, 29, True),
+        ("missed", 60, 60, False),
+    ],
+)
+def test_unknown_is_allowed_where_there_was_no_token_or_no_time_to_look(
+    world: World, published: Ordered, code: str, latest: int, ended: int, allowed: bool
 ) -> None:
     since = world.stack.clock.now()
-    unknown = {"status": "unknown", "unsettledSince": since, "errorCode": "auth_expired"}
+    unknown = {
+        "status": "unknown",
+        "unsettledSince": since,
+        "errorCode": code,
+        "latestAt": since + timedelta(minutes=latest),
+        "updatedAt": since + timedelta(minutes=ended),
+        "parts": [],
+    }
     log_of(world, published).update(unknown)
 
-    assert Kind.UNKNOWN not in found(world, published)
+    assert (Kind.UNKNOWN not in found(world, published)) is allowed
+
+
+@pytest.fixture
+def thread(world: World) -> Ordered:
+    """Of two parts, published."""
+    account, marks = world.account("twitter"), (fresh_mark(), fresh_mark())
+    target = account.target | {"thread": [{"content": f"More {marks[1]}"}]}
+    post_id = world.schedule(account, content=f"Bread {marks[0]}", platforms=[target])
+    world.stack.settle()
+    return Ordered(post_id, account.platform, account.id, account.user_id, marks)
+
+
+def test_a_thread_is_as_it_says_part_by_part(world: World, thread: Ordered) -> None:
+    log, as_it_is = log_of(world, thread), found(world, thread)
+    first, second = log.get().to_dict()["parts"]
+
+    log.update({"parts": [first, first]})
+    named_twice = found(world, thread)
+    log.update({"parts": [first]})
+    a_part_less = found(world, thread)
+    log.update({"parts": [first, second]})
+    world.stack.platforms.delete("twitter", second["remoteId"])
+
+    assert as_it_is == set()
+    assert Kind.LIE in named_twice
+    assert Kind.LIE in a_part_less
+    assert Kind.LIE in found(world, thread)
+
+
+def test_a_partial_thread_names_all_that_is_there(world: World, thread: Ordered) -> None:
+    log = log_of(world, thread)
+    first, _ = log.get().to_dict()["parts"]
+    log.update({"status": "partial", "parts": [first]})
+
+    assert Kind.LIE in found(world, thread)
+
+
+def test_the_unknown_part_of_a_thread_must_be_found_where_it_is_there(
+    world: World, thread: Ordered
+) -> None:
+    log = log_of(world, thread)
+    first, second = log.get().to_dict()["parts"]
+    since = world.stack.clock.now()
+    log.update({"status": "unknown", "parts": [first], "unsettledSince": since})
+
+    there = found(world, thread)
+    world.stack.platforms.delete("twitter", second["remoteId"])
+
+    assert Kind.UNKNOWN in there
+    assert Kind.UNKNOWN not in found(world, thread)
 
 
 def test_an_unknown_one_without_a_trace_of_a_call_is_found(world: World) -> None:

@@ -86,7 +86,9 @@ class Process:
 
     def enter(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._inside < self._at_once and not self._doomed)
+            self._changed.wait_for(
+                lambda: self._inside < self._at_once and not self._doomed, PATIENCE_SECONDS
+            )
             self._inside += 1
 
     def leave(self) -> None:
@@ -103,9 +105,9 @@ class Process:
                 lambda: self._deaths > deaths or self._doomed == self._inside, PATIENCE_SECONDS
             )
             if self._deaths == deaths:
-                self._kill()
                 self._deaths, self._doomed = deaths + 1, 0
                 self._changed.notify_all()
+                self._kill()
 
 
 class Wires:
@@ -197,7 +199,7 @@ class Wires:
             self._ahead(task_name(call, function), case, function, lost)
 
     def _ahead_of_platform(self, received: Received) -> None:
-        secret = received.headers.get("authorization", "") + received.path
+        secret = self._stack.platforms.dialect(received.platform).secret_of(received)
         case = self._whose(secret.encode())
         self._ahead(received.call, case, "publish_post", DropConnection())
 
@@ -249,8 +251,9 @@ def commit_name(call: FirestoreCall) -> str:
 
 def _move(fields: Mapping[str, Any], changed: set[str]) -> str:
     if "status" not in changed:
-        steps = ("committing", "state", "hop")
-        return next((step for step in steps if step in changed), "write publishLogs")
+        if "committing" in fields and fields["committing"].WhichOneof("value_type") == "map_value":
+            return "committing"
+        return next((step for step in ("state", "hop") if step in changed), "write publishLogs")
     status = str(fields["status"].string_value)
     return {"processing": "claim", "success": "settle"}.get(status, f"settle {status}")
 

@@ -97,6 +97,10 @@ class Dialect:
     def token_refused(self, token: Token | None) -> Answer:
         raise NotImplementedError
 
+    def secret_of(self, received: Received) -> str:
+        """Where this request says who makes it: in a header, or in the path."""
+        return received.headers.get("authorization", "") + received.path
+
     def issue(self, old: Token | None, user_ids: set[str], handle: str | None) -> str:
         access = f"{self.name}-access-{secrets.token_hex(8)}"
         now = self.clock.now()
