@@ -38,7 +38,7 @@ class Watch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._cpu_before = cpu_seconds(process)
-        self.early_mib = self.late_mib = 0.0
+        self.early_mib = self.late_mib = resident_mib(process)
 
     def __enter__(self) -> Watch:
         self._thread.start()
