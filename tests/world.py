@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 
+from shared.store.documents import Batch
 from tests.sandbox.stack import BUCKET, Stack
 
 COMPANY = "acme"
+COMMIT_RECORDS = 400
 # A 1x1 JPEG's worth of bytes; what matters is that it is fetched and counted, not how it looks.
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffdb004300" + "08" * 64 + "ffd9")
 
@@ -141,6 +143,17 @@ class World:
 
     def retry(self, post_id: str, account: Account, **more: Any) -> httpx.Response:
         return self.command("/retry", post_id, **account.target, **more)
+
+    # records as they lie, many at once
+
+    def put(self, collection: str, records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Have these stand there whole, by their ids, past the function that would write them."""
+        db, known = self.stack.db, list(records.items())
+        for begin in range(0, len(known), COMMIT_RECORDS):
+            batch = Batch(db)
+            for name, record in known[begin : begin + COMMIT_RECORDS]:
+                batch.add(db.document(collection, name), record, create=False)
+            batch.commit()
 
     # time and tasks
 

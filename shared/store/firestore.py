@@ -26,6 +26,7 @@ from google.cloud.firestore_v1.document import DocumentReference
 
 from shared.domain.failures import Problem, RefusedError, UnavailableError
 from shared.store.clock import Clock
+from shared.store.documents import Batch
 
 Snapshot = DocumentSnapshot[Any]
 
@@ -158,14 +159,12 @@ class Firestore:
 
     def commit(self, writes: Iterable[Write]) -> list[Written]:
         """All or nothing, in one round trip."""
-        batch = self._client.batch()
+        batch = Batch(self._client)
         for write in writes:
-            if write.create:
-                batch.create(write.ref, write.data)
+            if write.create or write.replace:
+                batch.add(write.ref, write.data, create=write.create)
             elif write.merge:
                 batch.set(write.ref, write.data, merge=True)
-            elif write.replace:
-                batch.set(write.ref, write.data)
             elif write.guard is not None:
                 option = self._client.write_option(last_update_time=write.guard)
                 batch.update(write.ref, write.data, option=option)

@@ -242,9 +242,8 @@ def _wanted(bulk: Bulk) -> list[dict[str, Any]]:
 def _many_posts(world: World, count: int) -> None:
     """Posts as scheduling leaves them, written past it: what counts here is how many they are."""
     now = world.stack.clock.now()
-    batch = world.stack.db.batch()
-    for n in range(count):
-        post = {
+    posts = {
+        f"post-{n}": {
             "companyId": COMPANY,
             "userId": "user-1",
             "content": f"Post {n}",
@@ -257,8 +256,9 @@ def _many_posts(world: World, count: int) -> None:
             "createdAt": now,
             "updatedAt": now,
         }
-        batch.create(world.stack.db.document("scheduledPosts", f"post-{n}"), post)
-    batch.commit()
+        for n in range(count)
+    }
+    world.put("scheduledPosts", posts)
 
 
 def _move_first_behind_last(world: World) -> None:

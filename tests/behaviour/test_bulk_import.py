@@ -80,7 +80,7 @@ def test_a_changed_row_changes_its_post_and_no_other(
 
     job = bulk.import_(sheet(rows))
     world.stack.turn(timedelta(days=3))
-    world.run_until(lambda: bulk.published() == 8, step=timedelta(minutes=10))
+    world.run_until(lambda: bulk.published() == 8, step=timedelta(hours=1))
 
     assert job["counts"] == NOTHING | {"rows": 4, "updated": 2, "unchanged": 2}
     texts = sorted(post.text for post in world.stack.platforms.posts("twitter"))

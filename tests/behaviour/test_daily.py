@@ -131,10 +131,7 @@ def seeded(world: World, accounts: int) -> list[Account]:
         Account(f"{first.id}-{number:03}", "twitter", "1", "none", "none")
         for number in range(1, accounts)
     ]
-    batch = world.stack.db.batch()
-    for account in more:
-        batch.set(world.stack.db.document("socialAccounts", account.id), known)
-    batch.commit()
+    world.put("socialAccounts", {account.id: known for account in more})
     return [first, *more]
 
 

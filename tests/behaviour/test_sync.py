@@ -629,8 +629,7 @@ def seeded(world: World, account: Account, posts: int) -> list[str]:
     log = world.stack.record("publishLogs", first) or {}
     [post] = world.stack.platforms.posts("linkedin")
     world.stack.platforms.count("linkedin", post.id, likeCount=0)
-    deliveries = [first]
-    batch = world.stack.db.batch()
+    logs: dict[str, dict[str, Any]] = {}
     for number in range(1, posts):
         post_id, urn = f"post-{number}", f"{post.id}{number:04d}"
         world.stack.platforms.linkedin.posts.append(
@@ -639,25 +638,16 @@ def seeded(world: World, account: Account, posts: int) -> list[str]:
         world.stack.platforms.count("linkedin", urn, likeCount=number)
         delivery = delivery_of(post_id, account)
         at = log["publishedAt"] - timedelta(seconds=number // 7)  # some share an instant
-        seed = log | {"postId": post_id, "remoteId": urn, "publishedAt": at}
-        batch.set(world.stack.db.document("publishLogs", delivery), seed)
-        deliveries.append(delivery)
-        if number % 400 == 0:
-            batch.commit()
-            batch = world.stack.db.batch()
-    batch.commit()
-    return deliveries
+        logs[delivery] = log | {"postId": post_id, "remoteId": urn, "publishedAt": at}
+    world.put("publishLogs", logs)
+    return [first, *logs]
 
 
 def seed_accounts(world: World, like: Account, accounts: int) -> None:
     """Expired accounts that come before `like`."""
     known = world.stack.record("socialAccounts", like.id) or {}
-    for first in range(0, accounts, 500):
-        batch = world.stack.db.batch()
-        for number in range(first, first + 500):
-            ref = world.stack.db.document("socialAccounts", f"aa-{number:05d}")
-            batch.set(ref, known | {"status": "expired"})
-        batch.commit()
+    expired = known | {"status": "expired"}
+    world.put("socialAccounts", {f"aa-{number:05d}": expired for number in range(accounts)})
 
 
 # asking

@@ -28,11 +28,13 @@ def main() -> None:
     sizes = known["bench"].add_argument_group("at size")
     long = "1,000 accounts and 10,000 posts synced, 10,000 rows in and out instead (10 min)"
     sizes.add_argument("--long", action="store_true", help=long)
+    sizes.add_argument("--accounts", type=int, help="so many accounts, of 10 posts each")
     sizes.add_argument("--rows", type=int, help="so many rows (a million takes hours)")
     given = parser.parse_args()
     module, options = f"tests.sandbox.{given.story}", {}
-    if given.story == "bench" and (given.long or given.rows):
-        module, options = "tests.sandbox.bench_long", {"rows": given.rows} if given.rows else {}
+    if given.story == "bench":
+        options = {name: n for name in ("accounts", "rows") if (n := getattr(given, name))}
+        module = "tests.sandbox.bench_long" if given.long or options else module
     # Loaded in the story's thread: it takes a second, and Ctrl-C must end that like anything else.
     Program(given.story).run(lambda program: import_module(module).tell(program, **options))
 

@@ -1,7 +1,7 @@
 """Syncs and files at size, beside their budgets: `make bench ARGS=--long`, some ten minutes.
 
 What is counted has a budget, and a broken one ends it with exit code 1; seconds are this machine's.
-`--rows` sets another size for the files.
+`--accounts` and `--rows` set other sizes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tests.world import World
 NEEDED = ("publish_post", "schedule_post", "sync_analytics", "bulk")
 
 
-def tell(program: Program, rows: int = bench_bulk.ROWS) -> int:
+def tell(program: Program, accounts: int = bench_sync.ACCOUNTS, rows: int = bench_bulk.ROWS) -> int:
     terminal = Terminal()
     terminal.note("Starting the system …")
     stack = program.start(Stack(instances=only(NEEDED), schedules=False))
-    accounts, each = bench_sync.ACCOUNTS, bench_sync.POSTS_EACH
+    each = bench_sync.POSTS_EACH
     figures = list(bench_sync.figures(World(stack), accounts, each, terminal.note))
     show(figures, terminal)
     stack.reset()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.sandbox.children import SandboxError
 from tests.sandbox.functions import FunctionProcess
 
 LOOKS_EVERY_SECONDS = 0.2
@@ -37,7 +38,7 @@ class Watch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._cpu_before = cpu_seconds(process)
-        self.early_mib = self.late_mib = 0.0
+        self.early_mib = self.late_mib = resident_mib(process)
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -50,7 +51,10 @@ class Watch:
 
     def _look(self) -> None:
         while not self._over.wait(LOOKS_EVERY_SECONDS):
-            resident = resident_mib(self._process)
+            try:
+                resident = resident_mib(self._process)
+            except (SandboxError, FileNotFoundError):
+                return  # the bench was interrupted, and the function has gone first
             if self._done() < 0.1:
                 self.early_mib = max(self.early_mib, resident)
             else:
