@@ -657,7 +657,7 @@ class Promises(RuleBasedStateMachine):
 
 LONG = os.environ.get("MODEL_EXAMPLES")
 RUN = settings(
-    max_examples=int(LONG or 12),
+    max_examples=int(LONG or 8),
     stateful_step_count=40 if LONG else 18,
     derandomize=not LONG,
     deadline=None,

@@ -237,8 +237,8 @@ def test_a_sweep_costs_what_is_wrong_and_not_what_there_is(world: World) -> None
 
     assert costs[0] == costs[1]
     healthy, one_wrong = costs[0]
-    assert (healthy.documents_read, healthy.documents_written) == (3, 0)
-    assert (one_wrong.documents_read, one_wrong.documents_written) == (8, 2)
+    assert (healthy.documents_read, healthy.documents_written) == (5, 0)
+    assert (one_wrong.documents_read, one_wrong.documents_written) == (10, 2)
 
 
 def swept(world: World) -> Counts:

@@ -82,7 +82,7 @@ def test_a_named_emulator_that_does_not_answer_is_told_within_seconds(silent: bo
         with pytest.raises(SandboxError, match=f"No Firestore emulator answers at {address}"):
             FirestoreEmulator(env=REAL | {"FIRESTORE_EMULATOR_HOST": address}).start()
 
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
 
 
 def test_no_java_names_the_package_to_install(tmp_path: Path) -> None:
