@@ -17,6 +17,7 @@ from shared.store.queries import Query
 from tests.deploy.terraform import checks, code
 from tests.deploy.terraform.code import Code
 from tests.deploy.terraform.deployed import Deployed, deployed
+from tools import cost
 
 Break = Callable[[Deployed], object]
 Change = Callable[[Code], Code]
@@ -584,3 +585,23 @@ def test_a_check_sees_what_is_broken(
 
 def test_every_check_has_something_that_it_sees() -> None:
     assert {check for check, *_ in BROKEN} == set(checks.CHECKS)
+
+
+def test_what_stands_all_month_is_what_is_deployed() -> None:
+    stands = deployed()
+    conditions = [
+        condition
+        for policy in stands.of("google_monitoring_alert_policy").values()
+        for condition in policy["conditions"]
+        if not condition["condition_matched_log"]
+    ]
+    secrets = {
+        (secret["secret"], secret["version"])
+        for function in stands.of("google_cloudfunctions2_function").values()
+        for secret in function["service_config"][0]["secret_environment_variables"]
+        if secret["key"] in ("WEBHOOK_SECRET", "TOKEN_KEYS")
+    }
+
+    standing = cost.read("operations.json")["standing"]
+
+    assert standing == {"alertConditions": len(conditions), "secretVersions": len(secrets)}
