@@ -34,9 +34,9 @@ cost:  ## What it costs idle and per 1,000 posts, by list prices
 	@PYTHON="$(PYTHON)" tools/set-up runtime
 	@exec $(RUN) tools.cost
 
-chaos:  ## Break a delivery at every effect, then send a thousand in a storm (ARGS="storm --posts 300")
-	@PYTHON="$(PYTHON)" tools/set-up runtime
-	@$(if $(ARGS),exec $(RUN) tests.chaos $(ARGS),$(RUN) tests.chaos points && exec $(RUN) tests.chaos storm)
+chaos:  ## Break a delivery at every effect, send a thousand in a storm, try a model (ARGS="storm --posts 300")
+	@PYTHON="$(PYTHON)" tools/set-up dev
+	@$(if $(ARGS),exec $(RUN) tests.chaos $(ARGS),$(RUN) tests.chaos points && $(RUN) tests.chaos storm && MODEL_EXAMPLES=300 $(RUN) pytest tests/behaviour/test_model.py)
 
 mutants:  ## Take one guard away at a time and show which test notices (ARGS=sendBy: that one)
 	@PYTHON="$(PYTHON)" tools/set-up dev
