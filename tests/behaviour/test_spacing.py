@@ -63,7 +63,9 @@ def test_a_throttled_accounts_backlog_is_spaced_and_spends_no_attempts(world: Wo
     busy, calm = world.account("twitter"), world.account("twitter")
     world.stack.platforms.misbehave("twitter", "create post", "throttle", seconds=600)
 
-    posts = [world.schedule(busy, content=f"Post {number}") for number in range(4)]
+    posts = [world.schedule(busy, content="Post 0")]
+    world.stack.settle()  # the throttle strikes this one, and is on record
+    posts += [world.schedule(busy, content=f"Post {number}") for number in range(1, 4)]
     world.stack.settle()
     others = [world.schedule(calm, content="While it waits")]
     world.stack.settle()
