@@ -165,10 +165,10 @@ def _refresh(account_id: str, account: SocialAccount, rt: Runtime, ends_at: floa
     version = account.token_version
     if platform is None:
         return "failed"
-    if account.refused_for_good(rt.now()):
-        expire(account_id, used_version=version, platform=account.platform, rt=rt)
-        return "expired"
     try:
+        if account.refused_for_good(rt.now()):
+            expire(account_id, used_version=version, platform=account.platform, rt=rt)
+            return "expired"
         renewed = renew(platform, account_id, used_version=version, rt=rt, ends_at=ends_at)
     except (PlatformError, UnsealError, UnavailableError) as error:
         rt.log.event(

@@ -147,16 +147,19 @@ def singles(scenarios: Iterable[Scenario] = SCENARIOS) -> list[Plan]:
     ]
 
 
-def own_singles() -> list[Plan]:
-    """Those of the first scenario, and of the others the points of publishing and the outcome:
-    what comes before and after is the same for all."""
-    first, *others = SCENARIOS
-    own = [
+def of_each_guarantee() -> list[Scenario]:
+    """The first one of each kind."""
+    kinds = {scenario.guarantee: scenario for scenario in reversed(SCENARIOS)}
+    return [scenario for scenario in SCENARIOS if scenario in kinds.values()]
+
+
+def own_singles(scenarios: Iterable[Scenario]) -> list[Plan]:
+    """The points of publishing and the outcome: what comes before and after is the same for all."""
+    return [
         (scenario, faults)
-        for scenario, faults in singles(others)
+        for scenario, faults in singles(scenarios)
         if 0 <= faults[0].skip - len(SCHEDULED) <= len(scenario.publishes)
     ]
-    return [*singles([first]), *own]
 
 
 def pairs(runs: Iterable[Run]) -> list[Plan]:
