@@ -16,6 +16,7 @@ FEATURES: Mapping[str, Callable[[Platform, str], bool]] = {  # of an account wit
     "video": lambda platform, _: "video/mp4" in platform.limits.media_types,
     "options": lambda platform, _: platform.options is not Options,
     "thread": lambda platform, _: platform.threads,
+    "first comment": lambda platform, _: platform.first_comment,
     "metrics": lambda platform, user_id: (
         platform.metrics_batch > 0 and platform.metrics_refusal(user_id) is None
     ),

@@ -56,7 +56,8 @@ class Correction:
     def rewrites(self, log: PublishLog) -> bool:
         """Whether it would change what is published, or leave nothing to send."""
         first = self.content is not None or self.media is not None
-        return bool(log.parts) and (first or self.thread == ())
+        corrected = log.model_copy(update=self.fields(log))
+        return bool(log.parts) and (first or len(corrected.wanted) <= log.part)
 
 
 def changeable(log: PublishLog) -> bool:

@@ -20,6 +20,8 @@ from shared.domain.records import Instant, Record, Value
 
 ATTEMPTS_KEPT = 40  # on the log; older ones are in Cloud Logging
 RAW_CHARS = 2000
+# The option, of platforms that have it, whose text follows the post as a comment on it.
+FIRST_COMMENT = ("firstComment", "first_comment")
 
 
 class Status(StrEnum):
@@ -107,9 +109,9 @@ class PublishLog(Record):
     """`publishLogs/{deliveryId}`. `content`, `media` and `options` are what this delivery sends:
     an edit that may still change two of three deliveries leaves the third one's true.
 
-    `thread` is what follows as replies, each to the one before. `parts` are those on the platform,
-    in their order, and `remote_id` is the first one's: what is claimed, tried and settled at any
-    time is the part that comes next.
+    `thread` is what follows as replies, each to the one before; a first comment follows its post
+    in the same way. `parts` are those on the platform, in their order, and `remote_id` is the first
+    one's: what is claimed, tried and settled at any time is the part that comes next.
     """
 
     post_id: str
@@ -161,9 +163,15 @@ class PublishLog(Record):
         return keys.delivery_id(self.post_id, self.platform, self.account_id)
 
     @property
-    def wanted(self) -> tuple[Part, ...]:
-        """All that it sends, the first post first."""
+    def posts(self) -> tuple[Part, ...]:
+        """The posts that it sends, the first one first."""
         return (Part(content=self.content, media=self.media), *self.thread)
+
+    @property
+    def wanted(self) -> tuple[Part, ...]:
+        """All that it sends: its posts, and the first comment where there is to be one."""
+        comments = (self.options[name] for name in FIRST_COMMENT if self.options.get(name))
+        return (*self.posts, *(Part(content=text) for text in comments))
 
     @property
     def part(self) -> int:

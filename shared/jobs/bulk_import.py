@@ -542,7 +542,7 @@ def _changed(
         problems += draft_problems(
             field,
             log.platform,
-            change.log.wanted,
+            change.log.posts,
             target.options,
             rt,
             account=around.surroundings.accounts.get(target.account_id),

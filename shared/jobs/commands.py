@@ -117,7 +117,7 @@ def edit(which: Which, wanted: Edit, rt: Runtime) -> dict[str, Any]:
             problems += draft_problems(
                 field,
                 log.platform,
-                change.log.wanted,
+                change.log.posts,
                 change.log.options,
                 rt,
                 account=rt.store.accounts.read(log.account_id),
@@ -352,8 +352,8 @@ _TOO_LATE = {
 
 
 _PARTLY_PUBLISHED = (
-    "Parts of this thread are published and stay as they are. Give what is still to follow them as "
-    "thread, one part or more, or nothing to send it as it was."
+    "Parts of it are published and stay as they are. Give what is still to follow them, as thread, "
+    "one part or more, or as options with a firstComment; or nothing to send it as it was."
 )
 
 

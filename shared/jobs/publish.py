@@ -232,7 +232,7 @@ class _Attempt:
     def _flow(self, token: str, session: Session) -> Answered:
         """Publish; or, when an earlier call was never answered, look first whether it did."""
         driver, delivery = self._rt.driver, self._delivery()
-        guarantee = self.platform.guarantee_for(delivery.platform_user_id)
+        guarantee = self.platform.guarantee_of(delivery)
         since = delivery.unsettled_since
         if since is None or not self._log().reconciling or isinstance(guarantee, Exact):
             return driver.publish(self.platform, delivery, token, session)
@@ -372,7 +372,7 @@ def _about(log: PublishLog) -> dict[str, Any]:
         "remoteId": log.remote_id,
         "remoteUrl": log.remote_url,
         "nextRetryAt": _instant(log.next_retry_at),
-        "parts": f"{log.part} of {len(log.wanted)}" if log.thread else None,
+        "parts": f"{log.part} of {len(log.wanted)}" if len(log.wanted) > 1 else None,
         "durationMs": log.duration_ms,
         "latenessMs": last.lateness_ms if last else None,
     }

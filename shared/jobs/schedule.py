@@ -205,14 +205,16 @@ def draft_problems(
     account: SocialAccount | None,
     out: int = 0,
 ) -> list[Problem]:
-    """Every limit of platform or account that these texts, media and options would break; `out` of
-    the parts are published and no matter any more."""
+    """Every limit of platform or account that these posts and options would break; `out` of the
+    parts are published and no matter any more. A first comment is one of the options."""
     if platform not in rt.platforms:
         return []
     known = rt.platforms[platform]
     if len(parts) > 1 and not known.threads:
         sentence = f"{known.label} takes no threads of posts here."
         return [Problem(f"{field}.thread", "thread_unsupported", sentence)]
+    if out == len(parts):
+        return [replace(x, field=f"{field}.{x.field}") for x in known.check_options(options)]
     problems = []
     for number, part in enumerate(parts[out:], start=out):
         draft = Draft(part.content, part.media, known.options_of(number, options))
@@ -232,7 +234,7 @@ def draft_problems(
 def log_problems(log: PublishLog, account: SocialAccount | None, rt: Runtime) -> list[Problem]:
     """What its platform would refuse of what a delivery still has to send."""
     return draft_problems(
-        "delivery", log.platform, log.wanted, log.options, rt, account=account, out=log.part
+        "delivery", log.platform, log.posts, log.options, rt, account=account, out=log.part
     )
 
 

@@ -184,7 +184,7 @@ def _shown(log: PublishLog) -> dict[str, Any]:
         "lookups": log.lookups,
         "code": log.error_code,
         "problem": log.error_message,
-        "part": f"{log.part + 1} of {len(log.wanted)}" if log.thread else None,
+        "part": f"{log.part + 1} of {len(log.wanted)}" if len(log.wanted) > 1 else None,
         "content": log.wanted[log.part].content,
         "lastAttempt": last.model_dump(by_alias=True, mode="json") if last else None,
         "options": ["is-there, with the post's id", "send-again, at the risk of a second post"],

@@ -93,8 +93,8 @@ def _delivery(log: PublishLog) -> dict[str, Any]:
 
 
 def _parts(log: PublishLog) -> dict[str, Any]:
-    """Of a thread, where each part is; those that are not published yet have no id."""
-    if not log.thread:
+    """Of several, where each part is; those that are not published yet have no id."""
+    if len(log.wanted) == 1:
         return {}
     missing: list[Arrived | None] = [None] * (len(log.wanted) - log.part)
     return {

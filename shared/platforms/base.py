@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from shared.domain.accounts import Tokens
+from shared.domain.deliveries import FIRST_COMMENT
 from shared.domain.failures import (
     AuthExpiredError,
     PermanentError,
@@ -62,7 +63,8 @@ class Delivery:
     kept. `unsettled_since` is when a call that may have created the post was first sent and never
     settled: None on a fresh delivery. `attempted_at` is when this attempt began, for state that
     grows old: a flow has no clock. `above` holds the remote ids of the parts of its thread before
-    this one, the first one first: this one replies to the last.
+    this one, the first one first: this one replies to the last. On a platform that takes no threads
+    it is the first comment on that post.
     """
 
     id: str
@@ -477,6 +479,15 @@ class Platform:
         """`guarantee`, or this kind of account's where it differs."""
         return self.guarantee
 
+    def guarantee_of(self, delivery: Delivery) -> Guarantee:
+        """What settles this one: a first comment's may differ from its post's."""
+        return self.guarantee_for(delivery.platform_user_id)
+
+    @property
+    def first_comment(self) -> bool:
+        """Whether it takes one, as an option: the part after a post, that is no post itself."""
+        return FIRST_COMMENT[1] in self.options.model_fields
+
     def refreshable(self, tokens: Tokens) -> bool:
         """Whether these tokens can be exchanged for newer ones without their owner."""
         return self.refreshes and tokens.refresh_token is not None
@@ -614,8 +625,12 @@ class Platform:
         return problems
 
     def _check_options(self, draft: Draft) -> list[Problem]:
+        return self.check_options(draft.options)
+
+    def check_options(self, options: Mapping[str, Any]) -> list[Problem]:
+        """What the platform would refuse of these options, whatever they are sent with."""
         try:
-            self.options.model_validate(draft.options)
+            self.options.model_validate(options)
         except ValidationError as error:
             return [
                 Problem(

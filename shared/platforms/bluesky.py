@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 import httpx
@@ -132,6 +132,9 @@ class Bluesky(Platform):
     )
     options = BlueskyOptions
     link_card = "card"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "first comment": "the second part of a `thread` is one",
+    }
     built_to = "its published lexicons"
     threads = True
     opening = frozenset({"card", "replies"})

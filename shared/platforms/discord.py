@@ -125,6 +125,7 @@ class Discord(Platform):
         "link card": "Discord makes its own of a link in the text",
         "thread": "a channel is one conversation; its threads are channels of their own "
         "(`threadId`, `threadName`)",
+        "first comment": "messages are answered by messages",
         "token refresh": "neither a bot's token nor a webhook's has an end",
     }
     built_to = "its published OpenAPI description"

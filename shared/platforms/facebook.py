@@ -105,7 +105,8 @@ class Facebook(GraphPlatform):
     options = FacebookOptions
     link_card = "link"
     lacks: ClassVar[Mapping[str, str]] = {
-        "thread": "a page's posts follow no other; comments are not posts",
+        "thread": "a page's posts follow no other",
+        "first comment": "not built",
         "token refresh": "a page's token has no end",
     }
     built_to = "the parameters of its published SDK; its answers by documentation alone"

@@ -83,6 +83,7 @@ class Instagram(ContainerPlatform):
         "text alone": "there is no post without media",
         "link card": "a link in a caption is plain text",
         "thread": "posts follow no other",
+        "first comment": "not built",
     }
     built_to = "the parameters of its published SDK; its answers by documentation alone"
     metric_names = METRICS

@@ -1,7 +1,7 @@
 """LinkedIn: posts of members and of organizations.
 
 Source: https://learn.microsoft.com/linkedin/marketing/community-management/shares/posts-api,
-…/images-api, …/videos-api, …/little-text-format, …/organizations/share-statistics,
+…/comments-api, …/images-api, …/videos-api, …/little-text-format, …/organizations/share-statistics,
 …/shared/api-guide/concepts/error-handling and …/rate-limits.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Generator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Literal
@@ -61,12 +61,14 @@ from shared.platforms.base import (
 
 VERSION = "202601"  # of the API; each is served for about a year, then every call answers 426
 MEGABYTE = 1024 * 1024
+CREATE_COMMENT = "create comment"
 VIDEO = "video/mp4"
 CHECK_VIDEO = timedelta(seconds=10)
 AT_ONCE = timedelta(seconds=1)  # the next request goes on
 TO_SPARE = timedelta(minutes=5)  # before the addresses of an upload end
 IMAGE_PIXELS = 36_152_320  # width times height has to be less
 ALT_TEXT_CHARS = 4086
+COMMENT_CHARS = 1250
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
 
 RESERVED = re.compile(r"[\\|{}@\[\]()<>#*_~]")
@@ -92,6 +94,7 @@ class LinkedInOptions(Options):
     visibility: Literal["PUBLIC", "CONNECTIONS"] = "PUBLIC"
     article: Article | None = None
     is_reshare_disabled_by_author: bool = False
+    first_comment: str | None = Field(None, pattern=r"\S", max_length=COMMENT_CHARS)
 
 
 class LinkedIn(Platform):
@@ -123,10 +126,13 @@ class LinkedIn(Platform):
     options = LinkedInOptions
     link_card = "article"
     lacks: ClassVar[Mapping[str, str]] = {
-        "thread": "posts follow no other; comments are not posts",
+        "thread": "posts follow no other",
         "metrics": "a member's figures need a permission that few apps are given",
     }
-    built_to = "documentation alone; that a duplicate is named, by what its clients report"
+    built_to = (
+        "documentation alone; that a duplicate is named, and how long a comment may be, by what "
+        "its clients report"
+    )
     # 409 is a write conflict, 426 a version of the API that is served no more:
     # {"status": 426, "code": "NONEXISTENT_VERSION", "message": "Requested version … is not active"}
     refusals = Platform.refusals | {409, 426}
@@ -140,6 +146,8 @@ class LinkedIn(Platform):
     # flows
 
     def publish(self, delivery: Delivery, token: str) -> Flow:
+        if delivery.above:
+            return (yield from self._comment(delivery, token))
         options = LinkedInOptions.model_validate(delivery.options)
         media = yield from self._upload(delivery, token)
         if isinstance(media, Processing):
@@ -163,6 +171,18 @@ class LinkedIn(Platform):
         reply = yield Call(create, "create post", commits=True)
         urn = reply.headers.get("x-restli-id", "")  # 201 with an empty body
         return Published(urn, remote_url=_permalink(urn), published_at=_made_at(urn))
+
+    def _comment(self, delivery: Delivery, token: str) -> Flow:
+        """Plain text: what is reserved in a post is not in a comment."""
+        about = {"actor": delivery.platform_user_id, "object": delivery.above[0]}
+        comment = about | {"message": {"text": delivery.text}}
+        create = Request("POST", self._comments(delivery), _headers(token), json=comment)
+        reply = yield Call(create, CREATE_COMMENT, commits=True)
+        return _commented(reply.json(), delivery)
+
+    def _comments(self, delivery: Delivery) -> str:
+        post = quote(delivery.above[0], safe="")
+        return f"{self.app.api_url}/rest/socialActions/{post}/comments"
 
     def _upload(
         self, delivery: Delivery, token: str
@@ -240,6 +260,8 @@ class LinkedIn(Platform):
     def lookup(self, delivery: Delivery, token: str) -> Flow:
         if not _is_organization(delivery.platform_user_id) or delivery.unsettled_since is None:
             raise OutcomeUnknownError("A member's posts cannot be read back", code="not_readable")
+        if delivery.above:
+            return (yield from self._find_comment(delivery, token))
         # Rest.li wants the colons of a URN encoded, so the query is written by hand.
         author = quote(delivery.platform_user_id, safe="")
         url = f"{self.app.api_url}/rest/posts?q=author&author={author}&count=50&sortBy=CREATED"
@@ -258,6 +280,21 @@ class LinkedIn(Platform):
             raise OutcomeUnknownError(message, code="not_found" if not found else "ambiguous")
         urn = found[0]
         return Published(urn, _permalink(urn), published_at=_made_at(urn), found=True)
+
+    def _find_comment(self, delivery: Delivery, token: str) -> Flow:
+        """{"elements": [{"actor": "urn:li:organization:7", "message": {"text": "…"}, "id": …}]}"""
+        url = f"{self._comments(delivery)}?count=100"
+        reply = yield Call(Request("GET", url, _headers(token)), "find comment")
+        found = [
+            comment
+            for comment in reply.json()["elements"]
+            if comment["actor"] == delivery.platform_user_id
+            and _plain(comment["message"]["text"]) == _plain(delivery.text)
+        ]
+        if len(found) != 1:
+            message = f"{len(found)} comments of ours have this text"
+            raise OutcomeUnknownError(message, code="not_found" if not found else "ambiguous")
+        return replace(_commented(found[0], delivery), found=True)
 
     def metrics_refusal(self, platform_user_id: str) -> str | None:
         """A member's figures need r_member_postAnalytics, which few apps are given, and five calls
@@ -340,7 +377,8 @@ class LinkedIn(Platform):
         # 422 {"message": "Content is a duplicate of urn:li:share:6846854212345678901"}; one that
         # names urn:li:person:… is about the member's rights, whatever its words.
         copied = POST_URN.search(str(body.get("message", "")))
-        if status == 422 and call.commits and copied and "duplicate" in message.lower():
+        ours = call.name == "create post" and copied is not None
+        if status == 422 and ours and copied and "duplicate" in message.lower():
             urn = copied[0]
             link, made_at = _permalink(urn), _made_at(urn)
             return DuplicateError(
@@ -350,8 +388,9 @@ class LinkedIn(Platform):
             return self._throttled(reply, message, about)
         if call.name == READ_METRICS and status in (400, 404, 422):
             return None  # one of many URNs: the flow looks at it
-        if status == 409:
-            return TransientError(message, code=self.code(reply) or "http_409", **about)
+        if status == 409 or (status == 404 and call.name == CREATE_COMMENT):
+            # A post that was made a moment ago may not be there yet for whoever comments on it.
+            return TransientError(message, code=self.code(reply) or f"http_{status}", **about)
         return super().classify(call, reply)
 
     def _refresh_refused(
@@ -490,6 +529,18 @@ def _headers(token: str) -> dict[str, str]:
 
 def _octets(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}", "Content-Type": "application/octet-stream"}
+
+
+def _commented(comment: Mapping[str, Any], delivery: Delivery) -> Published:
+    """{"id": "6…", "commentUrn": "urn:li:comment:(urn:li:activity:6…,6…)", "created": {"time":
+    1763805600000}, "object": "urn:li:activity:6…"}"""
+    made = (comment.get("created") or {}).get("time")
+    urn = comment.get("commentUrn") or f"urn:li:comment:({comment['object']},{comment['id']})"
+    return Published(
+        urn,
+        remote_url=f"{_permalink(delivery.above[0])}?commentUrn={quote(urn, safe='')}",
+        published_at=datetime.fromtimestamp(made / 1000, UTC) if made else None,
+    )
 
 
 def _is_organization(platform_user_id: str) -> bool:

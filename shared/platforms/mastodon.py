@@ -114,6 +114,7 @@ class Mastodon(Platform):
     options = MastodonOptions
     lacks: ClassVar[Mapping[str, str]] = {
         "link card": "the server makes its own of a link in the text",
+        "first comment": "the second part of a `thread` is one",
         "token refresh": "a token has no end",
     }
     built_to = "an OpenAPI description that is made from its documentation"

@@ -156,6 +156,7 @@ class Slack(Platform):
         "link card": "Slack makes its own of a link in the text; `unfurlLinks` says whether",
         "thread": "`threadTs` replies to a message that is there; a message inside a thread "
         "cannot be looked for",
+        "first comment": "messages are answered by messages",
     }
     built_to = "a copy of its reference pages"
     refreshes = True  # where the app has token rotation

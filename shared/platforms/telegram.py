@@ -105,6 +105,7 @@ class Telegram(Platform):
         "link card": "Telegram makes its own of a link in the text; `linkPreview` says whether",
         "alt text": "there is none",
         "thread": "a channel has none; `messageThreadId` is a group's topic",
+        "first comment": "comments are messages of the group that belongs to a channel",
         "metrics": "a bot is told nothing",
         "token refresh": "a bot's token has no end",
     }

@@ -9,9 +9,9 @@ at {user}/replies, is what its clients say.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -102,6 +102,9 @@ class Threads(ContainerPlatform):
     )
     options = ThreadsOptions
     link_card = "link_attachment"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "first comment": "the second part of a `thread` is one",
+    }
     built_to = "documentation alone; the list of replies by what its clients call"
     threads = True
     opening = frozenset(

@@ -109,6 +109,7 @@ class Twitter(Platform):
     options = TwitterOptions
     lacks: ClassVar[Mapping[str, str]] = {
         "link card": "X makes its own of a link in the text",
+        "first comment": "the second part of a `thread` is one",
     }
     built_to = "its published OpenAPI description"
     threads = True

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import httpx
 from google.cloud import tasks_v2
@@ -55,6 +56,7 @@ class Scenario:
     image: bool = False
     server: str | None = None
     parts: int = 1  # of a thread
+    comment: bool = False  # the second part is a first comment
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -68,6 +70,7 @@ class Scenario:
 SCHEDULED = ("schedule", "create task", "answer schedule_post", "claim")
 SETTLED = ("settle", "roll-up", "create metrics task", "answer publish_post")
 SENT = ("committing", "create post")
+COMMENTED = ("committing", "create comment")
 CONTAINED = ("create container", "state", "read container")
 SCENARIOS = (
     Scenario("bluesky", "bluesky", "did:plc:acme{}", ("state", *SENT), server="b.example"),
@@ -101,6 +104,14 @@ SCENARIOS = (
         image=True,
     ),
     Scenario("telegram", "telegram", "-100{:010}", SENT),
+    Scenario(
+        "linkedin with a comment",
+        "linkedin",
+        "urn:li:organization:{}",
+        (*SENT, *COMMENTED),
+        parts=2,
+        comment=True,
+    ),
     Scenario("thread on x", "twitter", "{}", SENT * 3, parts=3),
     Scenario(
         "thread on bluesky",
@@ -259,12 +270,15 @@ class Campaign:
     ) -> _Journey:
         """As a backend does: until it is answered, with the same key."""
         marks = (case.mark, *(fresh_mark() for _ in range(scenario.parts - 1)))
-        thread = [{"content": f"More bread {mark}"} for mark in marks[1:]]
+        more = [f"More bread {mark}" for mark in marks[1:]]
+        follows: dict[str, Any] = {"thread": [{"content": text} for text in more]}
+        if scenario.comment:
+            follows = {"options": {"firstComment": more[0]}}
         order = self._world.order(
             [account],
             after=due_at,
             content=f"Fresh bread {case.mark}",
-            platforms=[account.target | ({"thread": thread} if thread else {})],
+            platforms=[account.target | follows],
             latestAt=(due_at + LATEST_AFTER).isoformat(),
             mediaAssetIds=[self._image] if scenario.image else [],
         )

@@ -41,6 +41,9 @@ UNKNOWN = [
     "discord webhook: `settle` before",
     "facebook: `committing` after",
     "facebook: `create post` before",
+    "linkedin with a comment: `committing` after",  # of either part
+    "linkedin with a comment: `create comment` before",
+    "linkedin with a comment: `create post` before",
     "linkedin member: `committing` after",
     "linkedin member: `create post` after",
     "linkedin member: `create post` before",

@@ -504,6 +504,111 @@ class Threads(PlatformContract):
             stage.publish(platform, self.reply(stage, "Two", first.remote_id), TOKEN)
 
 
+class Comments(PlatformContract):
+    """Besides: a platform that takes a first comment: a delivery with its post `above` it."""
+
+    comment_chars: ClassVar[int]
+    create_comment: ClassVar[str] = "create comment"
+
+    @pytest.fixture
+    def post(self, stage: Stage, platform: Platform) -> Published:
+        published = stage.publish(platform, self.delivery(), TOKEN)
+        assert isinstance(published, Published)
+        stage.marks.clear()
+        return published
+
+    def comment(self, stage: Stage, post: Published, **changes: Any) -> Delivery:
+        at = stage.server.clock.now()
+        about = {"text": "More at (the) shop", "key": "comment", "media": (), "attempted_at": at}
+        return self.delivery(**(about | changes), above=(post.remote_id,))
+
+    def comments(self, stage: Stage) -> list[Post]:
+        posts = stage.server.posts(self.platform_class.name)
+        return [post for post in posts if post.comment_on is not None]
+
+    def lose_a_comment(
+        self, stage: Stage, platform: Platform, post: Published, kind: Any
+    ) -> Delivery:
+        """Comment, and hear nothing of it; what is on record then."""
+        since = stage.server.clock.now()
+        stage.server.misbehave(platform.name, self.create_comment, kind)
+        with pytest.raises(OutcomeUnknownError):
+            stage.publish(platform, self.comment(stage, post), TOKEN)
+        return self.comment(stage, post, unsettled_since=since)
+
+    def test_a_comment_arrives_on_its_post_as_it_was_written(
+        self, stage: Stage, platform: Platform, post: Published
+    ) -> None:
+        text = "Ünïcode 日本 🎉, (a) [b] {c} <d> *e* _f_ | \\ @h #tag https://a.example/b_c?d=1#e"
+
+        published = stage.publish(platform, self.comment(stage, post, text=text), TOKEN)
+
+        assert isinstance(published, Published)
+        [comment] = self.comments(stage)
+        assert (comment.comment_on, comment.text) == (post.remote_id, text)
+        assert (published.remote_id, published.found) == (comment.id, False)
+        assert len(stage.marks) == 1
+        assert len(stage.server.calls(platform.name, self.create)) == 1
+
+    def test_a_comment_whose_answer_was_lost_is_found(
+        self, stage: Stage, platform: Platform, post: Published
+    ) -> None:
+        unsettled = self.lose_a_comment(stage, platform, post, "drop_after")
+
+        found = stage.lookup(platform, unsettled, TOKEN)
+
+        [comment] = self.comments(stage)
+        assert (found.remote_id, found.found) == (comment.id, True)
+
+    def test_a_comment_that_never_came_is_not_found(
+        self, stage: Stage, platform: Platform, post: Published
+    ) -> None:
+        unsettled = self.lose_a_comment(stage, platform, post, "drop_before")
+
+        with pytest.raises(OutcomeUnknownError):
+            stage.lookup(platform, unsettled, TOKEN)
+
+    @pytest.mark.parametrize("kind", ["error_before", "error_after", "no_id", "garbage"])
+    def test_trouble_with_a_comment_is_unknown(
+        self, stage: Stage, platform: Platform, post: Published, kind: Any
+    ) -> None:
+        self.lose_a_comment(stage, platform, post, kind)
+
+        assert len(self.comments(stage)) == (kind != "error_before")
+
+    def test_a_refused_comment_is_permanent(
+        self, stage: Stage, platform: Platform, post: Published
+    ) -> None:
+        self.answer_instead(stage, self.create_comment, self.refused)
+
+        with pytest.raises(PermanentError) as caught:
+            stage.publish(platform, self.comment(stage, post), TOKEN)
+
+        assert caught.value.code == self.refused_code
+        assert self.comments(stage) == []
+
+    def test_a_post_that_is_not_there_yet_is_waited_for(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        nowhere = Published(self.nobodys)
+
+        with pytest.raises(TransientError):
+            stage.publish(platform, self.comment(stage, nowhere), TOKEN)
+
+    def test_a_comment_that_just_fits_arrives_and_one_sign_more_is_refused(
+        self, stage: Stage, platform: Platform, post: Published
+    ) -> None:
+        fits = "日" * (self.comment_chars - 1) + "x"
+
+        assert platform.check(self.draft(options={"firstComment": fits})) == []
+        stage.publish(platform, self.comment(stage, post, text=fits), TOKEN)
+
+        assert [comment.text for comment in self.comments(stage)] == [fits]
+        for unfit in (f"{fits}x", "", " \n"):
+            [problem] = platform.check(self.draft(options={"firstComment": unfit}))
+            assert (problem.field, problem.code) == ("options.firstComment", "option_invalid")
+
+
 class Refreshes(PlatformContract):
     """Besides: a platform whose tokens end and are exchanged."""
 

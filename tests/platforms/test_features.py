@@ -158,6 +158,16 @@ def test_a_post_replies_to_the_one_before(actor: Actor) -> None:
     assert actor.contract.parent(first) is None
 
 
+@shows("first comment")
+def test_a_comment_stands_below_its_post(actor: Actor) -> None:
+    post = actor.publish()
+
+    comment = actor.publish(text="More", key="2", media=(), above=(post.id,))
+
+    assert (post.comment_on, comment.comment_on) == (None, post.id)
+    assert comment.text == "More"
+
+
 @shows("metrics")
 def test_its_figures_are_read(actor: Actor) -> None:
     post, server = actor.publish(), actor.stage.server

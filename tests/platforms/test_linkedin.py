@@ -25,6 +25,7 @@ from tests.platforms.contract import (
     REFRESH_TOKEN,
     TEXT,
     TOKEN,
+    Comments,
     Exchange,
     RefreshesAsClient,
     Uploads,
@@ -40,12 +41,22 @@ ORGANIZATION = "urn:li:organization:2414183"
 ARTICLE = {"source": "https://bakery.example/7", "title": "Bread at 7", "description": "Warm."}
 
 
-class TestLinkedIn(Uploads, RefreshesAsClient):
+class TestLinkedIn(Uploads, Comments, RefreshesAsClient):
     platform_class = LinkedIn
     user_id = ORGANIZATION
     calls = frozenset(
-        {"begin upload", "upload", "read media", "create post", "find post", "refresh"}
+        {
+            "begin upload",
+            "upload",
+            "read media",
+            "create post",
+            "find post",
+            "create comment",
+            "find comment",
+            "refresh",
+        }
     )
+    comment_chars = 1250
     chosen = ({"visibility": "CONNECTIONS"}, {"visibility": "CONNECTIONS"})
     card: ClassVar[dict[str, str]] = {"source": LINK, "title": "Bread"}
     counted = "likeCount"
@@ -73,6 +84,11 @@ class TestLinkedIn(Uploads, RefreshesAsClient):
         run.publish(text="An article", options=options)
         run.publish(text="A film", media=(item(1, "video/mp4", size_bytes=5 * MEGABYTE),))
         run.lookup("An article")
+        [article] = [
+            post for post in run.stage.server.posts("linkedin") if post.text == "An article"
+        ]
+        run.publish(text="More", above=(article.id,))
+        run.lookup("More", above=(article.id,))
         run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
     # what is sent

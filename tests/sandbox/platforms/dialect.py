@@ -149,11 +149,16 @@ class Dialect:
         self.media[media_id] = held
         return held
 
+    @property
+    def standalone(self) -> list[Post]:
+        """Posts, without the comments on them."""
+        return [post for post in self.posts if post.comment_on is None]
+
     def duplicate_of(self, account: str, text: str, media: tuple[Media, ...]) -> Post | None:
         """A recent post of this account with the same text and pictures."""
         since = self.clock.now() - self.duplicate_window
         shown = [item.sha256 for item in media]
-        for post in self.posts:
+        for post in self.standalone:
             same = post.account == account and post.text == text and post.at > since
             if same and [item.sha256 for item in post.media] == shown:
                 return post

@@ -33,8 +33,8 @@ POST_FIELDS: dict[str, type | tuple[type, ...]] = {
     "isReshareDisabledByAuthor": bool,
     "content": dict,
 }
-
-
+COMMENT_FIELDS: dict[str, type | tuple[type, ...]] = {"actor": str, "object": str, "message": dict}
+COMMENT_CHARS = 1250
 VIDEO_REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "initializeUploadRequest": (
         {"owner": str, "fileSizeBytes": int, "uploadCaptions": bool, "uploadThumbnail": bool},
@@ -81,6 +81,8 @@ class LinkedInDialect(Dialect):
             Route("POST /rest/posts", "create post", cls.create_post),
             Route("GET /rest/posts", "find post", cls.find_posts),
             Route("GET /rest/posts/{urn}", "read post", cls.read_post),
+            Route("POST /rest/socialActions/{urn}/comments", "create comment", cls.comment),
+            Route("GET /rest/socialActions/{urn}/comments", "find comment", cls.find_comments),
             Route(
                 "GET /rest/organizationalEntityShareStatistics",
                 "read metrics",
@@ -106,7 +108,7 @@ class LinkedInDialect(Dialect):
         return self.failure(429, message, code="TOO_MANY_REQUESTS")
 
     def without_id(self, answer: Answer) -> Answer:
-        return Answer(answer.status, answer.body)
+        return Answer(answer.status, {} if answer.body else None)
 
     def token_refused(self, token: Token | None) -> Answer:
         if token is not None and not token.revoked:
@@ -369,14 +371,14 @@ class LinkedInDialect(Dialect):
         if not 1 <= count <= 100:
             raise Refused(self.failure(400, "count is out of range", code="ILLEGAL_ARGUMENT"))
         start = int(query.get("start", "0"))
-        own = [self._element(post) for post in reversed(self.posts) if post.account == author]
+        own = [self._element(post) for post in reversed(self.standalone) if post.account == author]
         paging = {"start": start, "count": count, "total": len(own), "links": []}
         return Answer(200, {"elements": own[start : start + count], "paging": paging})
 
     def read_post(self, received: Received) -> Answer:
         token = self.begin(received)
         urn = unquote(received.parts["urn"])
-        for post in self.posts:
+        for post in self.standalone:
             if post.id == urn and post.account in token.user_ids:
                 return Answer(200, self._element(post))
         raise Refused(self.failure(404, f"{urn} was not found", code="NOT_FOUND"))
@@ -393,6 +395,64 @@ class LinkedInDialect(Dialect):
             "createdAt": made_at,
             "publishedAt": made_at,
             "lastModifiedAt": made_at,
+        }
+
+    # comments
+
+    def comment(self, received: Received) -> Answer:
+        token, post = self.begin(received), self._commented(received)
+        body = self._body(received)
+        wrong = check_fields(body, COMMENT_FIELDS, ("actor", "object", "message"))
+        wrong = wrong or check_fields(body["message"], {"text": str, "attributes": list}, ("text",))
+        if wrong or body["object"] != post.id:
+            raise self._invalid("/", wrong or "object is not what is commented on")
+        actor, text = self._as_author(token, body["actor"]), body["message"]["text"]
+        if not text.strip() or len(text) > COMMENT_CHARS:
+            sentence = f"exceeds the maximum length of {COMMENT_CHARS}" if text else "is empty"
+            raise self._invalid("/message/text", sentence, "FIELD_LENGTH_TOO_LONG")
+        activity, number = post.id.rpartition(":")[2], self.number(UNIX)
+        comment = Post(
+            platform=self.name,
+            id=f"urn:li:comment:(urn:li:activity:{activity},{number})",
+            account=actor,
+            text=text,
+            at=received.at,
+            headers=received.headers,
+            fields=body,
+            comment_on=post.id,
+        )
+        self.posts.append(comment)
+        return Answer(201, self._comment(comment), {"x-restli-id": str(number)})
+
+    def find_comments(self, received: Received) -> Answer:
+        token, post = self.begin(received), self._commented(received)
+        if all(user_id.startswith("urn:li:person:") for user_id in token.user_ids):
+            message = "Not enough permissions to access: socialActions.GET_ALL-comments"
+            raise Refused(self.failure(403, message, code="ACCESS_DENIED"))
+        made = [self._comment(one) for one in self.posts if one.comment_on == post.id]
+        count = int(received.params.get("count", "10"))
+        paging = {"start": 0, "count": count, "total": len(made), "links": []}
+        return Answer(200, {"elements": made[:count], "paging": paging})
+
+    def _commented(self, received: Received) -> Post:
+        urn = unquote(received.parts["urn"])
+        for post in self.standalone:
+            if post.id == urn:
+                return post
+        raise Refused(self.failure(404, f"{urn} was not found", code="NOT_FOUND"))
+
+    def _comment(self, comment: Post) -> dict[str, Any]:
+        about = comment.id.removeprefix("urn:li:comment:(").removesuffix(")")
+        activity, _, number = about.partition(",")
+        made = {"actor": comment.account, "time": int(comment.at.timestamp() * 1000)}
+        return {
+            "actor": comment.account,
+            "commentUrn": comment.id,
+            "created": made,
+            "id": number,
+            "lastModified": made,
+            "message": {"attributes": [], "text": comment.text},
+            "object": activity,
         }
 
     def refresh(self, received: Received) -> Answer:

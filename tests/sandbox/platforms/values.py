@@ -85,7 +85,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A post that exists on a platform. `text` is as a reader sees it."""
+    """A post, or a comment on one, that exists on a platform. `text` is as a reader sees it."""
 
     platform: str
     id: str
@@ -95,6 +95,7 @@ class Post:
     media: tuple[Media, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)  # all that was sent
+    comment_on: str | None = None  # the id of a post
 
 
 @dataclass(slots=True)
