@@ -65,7 +65,6 @@ Fields = dict[str, Any]
 class ContainerPlatform(GraphPlatform):
     """`platform_user_id` is the user's id on the platform."""
 
-    version: ClassVar[str]
     posts_path: ClassVar[str]  # below the user: where containers are made and posts are listed
     replies_path: ClassVar[str]  # where it takes threads
     text_field: ClassVar[str]
@@ -143,7 +142,7 @@ class ContainerPlatform(GraphPlatform):
         reply = yield Call(publish, "publish container", commits=True)
         media_id: str = reply.json()["id"]
         params = {"fields": "id,permalink,timestamp"}
-        read = Request("GET", f"{self._graph}/{media_id}", auth(token), params=params)
+        read = Request("GET", f"{self.graph}/{media_id}", auth(token), params=params)
         seen = yield Call(read, "read post", optional=True)
         post = fields_of(seen) if seen is not None else {}
         return Published(media_id, post.get("permalink"), instant(post.get("timestamp")))
@@ -199,7 +198,7 @@ class ContainerPlatform(GraphPlatform):
         """How the container stands, and why; one that is gone has expired."""
         status, why = self.status_fields
         params = {"fields": f"id,{status},{why}"}
-        request = Request("GET", f"{self._graph}/{container}", auth(token), params=params)
+        request = Request("GET", f"{self.graph}/{container}", auth(token), params=params)
         reply = yield Call(request, READ_CONTAINER)
         if reply.status_code == 400:  # let pass by `classify`
             return "EXPIRED", ""
@@ -244,7 +243,7 @@ class ContainerPlatform(GraphPlatform):
     def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
         def ask(media_id: str) -> Request:
             params = {"metric": ",".join(self.metric_names.values())}
-            return Request("GET", f"{self._graph}/{media_id}/insights", auth(token), params=params)
+            return Request("GET", f"{self.graph}/{media_id}/insights", auth(token), params=params)
 
         def read(media_id: str, reply: httpx.Response) -> Reading | Unread:
             if reply.status_code < 400:
@@ -281,12 +280,8 @@ class ContainerPlatform(GraphPlatform):
         """Long before its end: there is no refresh token, and one that has ended is lost."""
         return max(ends_at - REFRESH_AHEAD, now + REFRESH_AGE)
 
-    @property
-    def _graph(self) -> str:
-        return f"{self.app.api_url}/{self.version}"
-
     def _user(self, delivery: Delivery) -> str:
-        return f"{self._graph}/{delivery.platform_user_id}"
+        return f"{self.graph}/{delivery.platform_user_id}"
 
     # reading answers
 

@@ -1,9 +1,10 @@
 """Facebook Pages: text, links, images, videos.
 
 Source: https://developers.facebook.com/docs/pages-api/posts, …/graph-api/reference/page/photos,
-…/page/videos, …/video, …/insights, …/graph-api/batch-requests. A page's token, taken from a user's
-long-lived one, has no end and nothing to exchange: it dies with a password, a role or a consent, or
-when the app has not been used for 90 days, and the page has to be connected again.
+…/page/videos, …/video, …/object/comments, …/insights, …/graph-api/batch-requests. A page's token,
+taken from a user's long-lived one, has no end and nothing to exchange: it dies with a password, a
+role or a consent, or when the app has not been used for 90 days, and the page has to be connected
+again.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from shared.platforms.graph import (
     plain,
 )
 
-VERSION = "v25.0"
+COMMENT_CHARS = 8000
 SITE = "https://www.facebook.com"
 CHECK_VIDEO = timedelta(seconds=30)
 LONGEST_VIDEO = timedelta(minutes=20)  # of what Facebook fetches; longer ones are sent in pieces
@@ -72,6 +73,7 @@ class FacebookOptions(Options):
     link: str | None = Field(None, pattern=r"^https?://")  # shown as a card
     title: str | None = Field(None, min_length=1, max_length=255)  # of a video
     countries: tuple[Country, ...] = ()  # where it is shown; everywhere without
+    first_comment: str | None = Field(None, pattern=r"\S", max_length=COMMENT_CHARS)
 
 
 class Facebook(GraphPlatform):
@@ -84,7 +86,9 @@ class Facebook(GraphPlatform):
     name = "facebook"
     label = "Facebook"
     api_url = "https://graph.facebook.com"
+    version = "v25.0"
     code_prefix = "fb"
+    comment_fields = ("from", "message", "created_time")
     guarantee = ReadBack(
         rests_on="the page's posts, looked through seven times in half an hour; a video, which "
         "Facebook works on after taking it, under the id that it was given",
@@ -106,15 +110,19 @@ class Facebook(GraphPlatform):
     link_card = "link"
     lacks: ClassVar[Mapping[str, str]] = {
         "thread": "a page's posts follow no other",
-        "first comment": "not built",
         "token refresh": "a page's token has no end",
     }
-    built_to = "the parameters of its published SDK; its answers by documentation alone"
+    built_to = (
+        "the parameters of its published SDK; its answers by documentation alone; how long a "
+        "comment may be, by what its clients say"
+    )
     metrics_batch = 50  # of what one call may bundle
 
     # flows
 
     def publish(self, delivery: Delivery, token: str) -> Flow:
+        if delivery.above:
+            return (yield from self.comment(delivery, token))
         if "video" in delivery.state:
             return (yield from self._processed(delivery, token))
         if any(item.is_video for item in delivery.media):
@@ -131,7 +139,7 @@ class Facebook(GraphPlatform):
         reply = yield Call(create, "create post", commits=True)
         post_id: str = reply.json()["id"]
         params = {"fields": "id,permalink_url,created_time"}
-        read = Request("GET", f"{self._graph}/{post_id}", auth(token), params=params)
+        read = Request("GET", f"{self.graph}/{post_id}", auth(token), params=params)
         seen = yield Call(read, "read post", optional=True)
         return _published({**(fields_of(seen) if seen is not None else {}), "id": post_id})
 
@@ -165,7 +173,7 @@ class Facebook(GraphPlatform):
     def _processed(self, delivery: Delivery, token: str, *, found: bool = False) -> Flow:
         """What became of the video: {"status": {"video_status": "processing"}, "post_id": …}."""
         params = {"fields": "id,status,post_id,permalink_url,created_time"}
-        url = f"{self._graph}/{delivery.state['video']}"
+        url = f"{self.graph}/{delivery.state['video']}"
         reply = yield Call(Request("GET", url, auth(token), params=params), "read video")
         video = reply.json()
         match video["status"]["video_status"]:
@@ -182,6 +190,8 @@ class Facebook(GraphPlatform):
     def lookup(self, delivery: Delivery, token: str) -> Flow:
         if delivery.unsettled_since is None:
             raise OutcomeUnknownError("Nothing of this delivery is unsettled", code="not_unsettled")
+        if delivery.above:
+            return (yield from self.find_comment(delivery, token))
         if "video" in delivery.state:
             return (yield from self._processed(delivery, token, found=True))
         since = delivery.unsettled_since - CLOCKS_APART
@@ -226,7 +236,7 @@ class Facebook(GraphPlatform):
         """
         batch = [{"method": "GET", "relative_url": f"{post}?fields={fields}"} for post in posts]
         form = {"batch": json.dumps(batch), "include_headers": "false"}
-        asked = Call(Request("POST", f"{self._graph}/", auth(token), form=form), READ_METRICS)
+        asked = Call(Request("POST", f"{self.graph}/", auth(token), form=form), READ_METRICS)
         reply = yield asked
         unread: list[Unread] = []
         for post, told in zip(posts, reply.json(), strict=True):
@@ -248,12 +258,8 @@ class Facebook(GraphPlatform):
                     raise failure
         return unread
 
-    @property
-    def _graph(self) -> str:
-        return f"{self.app.api_url}/{VERSION}"
-
     def _page(self, delivery: Delivery) -> str:
-        return f"{self._graph}/{delivery.platform_user_id}"
+        return f"{self.graph}/{delivery.platform_user_id}"
 
     # limits
 

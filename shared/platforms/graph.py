@@ -1,4 +1,4 @@
-"""What every platform of Meta's answers alike: the errors and limits of the Graph API.
+"""What every platform of Meta's has alike: the errors and limits of the Graph API, and comments.
 
 Most failures come as HTTP 400; what happened is in the numbers of the body. A subcode says more
 than its code, and is looked at first: the code of Instagram's "action blocked as spam", 2207051, is
@@ -27,10 +27,20 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.platforms.base import Call, Platform, fields_of
+from shared.platforms.base import (
+    Call,
+    Delivery,
+    Flow,
+    Platform,
+    Published,
+    ReadBack,
+    Request,
+    fields_of,
+)
 
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]  # ISO 3166
 
+CREATE_COMMENT = "create comment"
 MEGABYTE = 1024 * 1024
 CLOCKS_APART = timedelta(seconds=60)  # theirs and ours
 
@@ -45,14 +55,56 @@ BAD_PARAMETER = 100
 UNWELCOME_WAIT = timedelta(hours=6)
 USAGE_WINDOW = timedelta(hours=1)  # that the percentages of calls are about; it moves along
 
+COMMENTS_GUARANTEE = ReadBack(
+    rests_on="the account's own comments on the post, looked through seven times in half an hour",
+    risk="no second comment without a person's order",
+)
+
 
 class GraphPlatform(Platform):
     """The numbers of a failure are its code: `ig_190`, under the platform's own `code_prefix`."""
 
     code_prefix: ClassVar[str]
+    version: ClassVar[str]
+    # What a post tells of its comments: the author, who is the post's own in ours, text and time.
+    comment_fields: ClassVar[tuple[str, str, str]]
     refused_subcodes: ClassVar[frozenset[int]] = frozenset()
     repeatable_subcodes: ClassVar[frozenset[int]] = frozenset()
     shares_limits = True  # Meta counts an account's calls, whatever they are for
+
+    @property
+    def graph(self) -> str:
+        return f"{self.app.api_url}/{self.version}"
+
+    def comment(self, delivery: Delivery, token: str) -> Flow:
+        comment = {"message": delivery.text}
+        url = f"{self.graph}/{delivery.above[0]}/comments"
+        create = Request("POST", url, auth(token), json=comment)
+        reply = yield Call(create, CREATE_COMMENT, commits=True)
+        return Published(reply.json()["id"])
+
+    def find_comment(self, delivery: Delivery, token: str) -> Flow:
+        """{"from": {"id": "7"}, "comments": {"data": [{"id": "7_8_9", "from": {"id": "7"},
+        "message": "…", "created_time": "…"}]}}; no `comments` where there are none."""
+        if delivery.unsettled_since is None:
+            raise OutcomeUnknownError("No comment of ours is unsettled", code="not_unsettled")
+        author, text, time = self.comment_fields
+        params = {"fields": f"{author},comments.limit(50){{id,{author},{text},{time}}}"}
+        url = f"{self.graph}/{delivery.above[0]}"
+        reply = yield Call(Request("GET", url, auth(token), params=params), "find comment")
+        post, since = reply.json(), delivery.unsettled_since - CLOCKS_APART
+        found = [
+            Published(one["id"], published_at=made_at, found=True)
+            for one in post.get("comments", {}).get("data", ())
+            if one.get(author) == post[author]
+            and plain(one.get(text) or "") == plain(delivery.text)
+            and (made_at := instant(one.get(time))) is not None
+            and made_at >= since
+        ]
+        if len(found) != 1:
+            message = f"{len(found)} comments of ours have this text"
+            raise OutcomeUnknownError(message, code="not_found" if not found else "ambiguous")
+        return found[0]
 
     def classify(self, call: Call, reply: httpx.Response) -> PlatformError | None:
         status = reply.status_code
@@ -63,7 +115,8 @@ class GraphPlatform(Platform):
         message, about = self.said(call, reply), self.about(reply)
         if number in TOKEN_REFUSED:
             return AuthExpiredError(message, **about)
-        if subcode in self.repeatable_subcodes:
+        unseen = call.name == CREATE_COMMENT and (number, subcode) == NO_SUCH_OBJECT
+        if subcode in self.repeatable_subcodes or unseen:  # its post, made a moment ago
             return TransientError(message, **about)
         if subcode in self.refused_subcodes:
             return PermanentError(message, **about)

@@ -1,7 +1,8 @@
 """Instagram, by the API with Instagram Login: feed images, carousels, reels.
 
 Source: https://developers.facebook.com/docs/instagram-platform/content-publishing,
-…/reference/instagram-media/insights, …/instagram-graph-api/reference/error-codes.
+…/reference/instagram-media/insights, …/instagram-graph-api/reference/ig-media/comments and
+…/error-codes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from shared.domain.media import MediaItem
 from shared.platforms.base import (
     Delivery,
     Draft,
+    Flow,
+    Guarantee,
     Limits,
     Options,
     PublicUrl,
@@ -25,11 +28,12 @@ from shared.platforms.base import (
     Step,
 )
 from shared.platforms.containers import ContainerPlatform, Fields
-from shared.platforms.graph import MEGABYTE, auth
+from shared.platforms.graph import COMMENTS_GUARANTEE, MEGABYTE, auth
 
 HASHTAGS = 30
 MENTIONS = 20
 ALT_TEXT_CHARS = 1000
+COMMENT_CHARS = 2200
 TALLEST, WIDEST = 4 / 5, 1.91  # width by height of a feed image
 SHORTEST_REEL, LONGEST_REEL = timedelta(seconds=3), timedelta(minutes=15)
 NOT_READY = 2207027  # with HTTP 400, in answer to media_publish
@@ -51,6 +55,7 @@ class InstagramOptions(Options):
     collaborators: tuple[str, ...] = Field((), max_length=3)
     share_to_feed: bool | None = None  # reels
     thumb_offset: int | None = Field(None, ge=0)  # reels: milliseconds into the video
+    first_comment: str | None = Field(None, pattern=r"\S", max_length=COMMENT_CHARS)
 
 
 class Instagram(ContainerPlatform):
@@ -65,6 +70,7 @@ class Instagram(ContainerPlatform):
     status_fields = ("status_code", "status")
     refresh_grant = "ig_refresh_token"
     code_prefix = "ig"
+    comment_fields = ("username", "text", "timestamp")
     check_image = timedelta(seconds=10)
     check_video = timedelta(minutes=1)  # as often as the documentation asks for
     limits = Limits(
@@ -83,9 +89,11 @@ class Instagram(ContainerPlatform):
         "text alone": "there is no post without media",
         "link card": "a link in a caption is plain text",
         "thread": "posts follow no other",
-        "first comment": "not built",
     }
-    built_to = "the parameters of its published SDK; its answers by documentation alone"
+    built_to = (
+        "the parameters of its published SDK; its answers by documentation alone; how long a "
+        "comment may be, by what its clients say"
+    )
     metric_names = METRICS
     refused_subcodes = frozenset(
         {
@@ -106,6 +114,19 @@ class Instagram(ContainerPlatform):
     repeatable_subcodes = frozenset(
         {NOT_READY, 2207001, 2207032, 2207053, 2207082, 2207020, 2207008}
     )
+
+    # a comment is no container
+
+    def guarantee_of(self, delivery: Delivery) -> Guarantee:
+        return COMMENTS_GUARANTEE if delivery.above else super().guarantee_of(delivery)
+
+    def publish(self, delivery: Delivery, token: str) -> Flow:
+        flow = self.comment if delivery.above else super().publish
+        return (yield from flow(delivery, token))
+
+    def lookup(self, delivery: Delivery, token: str) -> Flow:
+        flow = self.find_comment if delivery.above else super().lookup
+        return (yield from flow(delivery, token))
 
     # containers
 

@@ -10,7 +10,7 @@ import pytest
 from tests.console import Console
 from tests.world import Account, World
 
-PLATFORMS = ["linkedin"]
+PLATFORMS = ["linkedin", "facebook", "instagram"]
 ORGANIZATION = "urn:li:organization:2414183"
 REFUSED: dict[str, Any] = {"message": "No", "error": {"message": "No", "code": 10}}
 

@@ -112,6 +112,23 @@ SCENARIOS = (
         parts=2,
         comment=True,
     ),
+    Scenario(
+        "facebook with a comment",
+        "facebook",
+        "10100000{:05}",
+        (*SENT, "read post", *COMMENTED),
+        parts=2,
+        comment=True,
+    ),
+    Scenario(
+        "instagram with a comment",
+        "instagram",
+        "1784160000{:07}",
+        (*CONTAINED, "committing", "publish container", "read post", *COMMENTED),
+        image=True,
+        parts=2,
+        comment=True,
+    ),
     Scenario("thread on x", "twitter", "{}", SENT * 3, parts=3),
     Scenario(
         "thread on bluesky",

@@ -19,7 +19,7 @@ from typing import Any
 from shared.domain import keys, leases, posts, retries
 from shared.domain.deliveries import BURIED, PublishLog, Status
 from shared.domain.posts import ScheduledPost
-from shared.platforms.base import Exact, Guarantee, NoGuarantee, ReadBack, Windowed
+from shared.platforms.base import Delivery, Exact, Guarantee, NoGuarantee, ReadBack, Windowed
 from shared.platforms.registry import platform_class
 from tests.sandbox.platforms.values import Post
 from tests.sandbox.stack import Stack
@@ -71,6 +71,11 @@ class Ordered:
     @property
     def guarantee(self) -> Guarantee:
         return guarantee_of(self.platform, self.platform_user_id)
+
+    def guarantee_after(self, above: tuple[str, ...]) -> Guarantee:
+        """Of the part that comes after these."""
+        delivery = Delivery("", "", "", self.platform_user_id, above=above)
+        return platform_class(self.platform)().guarantee_of(delivery)
 
     @property
     def guarantee_name(self) -> str:
@@ -164,9 +169,9 @@ def _outcome(
         case Status.UNKNOWN if not evident:
             yield Finding(Kind.UNKNOWN, "without any evidence of a call")
         case Status.UNKNOWN if not log.is_open:
-            is_there = one.marks[log.part] in often
-            if not (_left_to_a_person(one.guarantee, is_there) or _blind(log)):
-                yield Finding(Kind.UNKNOWN, f"{log.error_code}, though {one.guarantee_name}")
+            is_there, guarantee = one.marks[log.part] in often, one.guarantee_after(log.remote_ids)
+            if not (_left_to_a_person(guarantee, is_there) or _blind(log)):
+                yield Finding(Kind.UNKNOWN, f"{log.error_code}, though {guarantee.kind}")
 
 
 def _are_these(log: PublishLog, one: Ordered, there: Sequence[Post]) -> bool:

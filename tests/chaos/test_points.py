@@ -39,9 +39,14 @@ UNKNOWN = [
     "discord webhook: `read channel` after",
     "discord webhook: `read channel` before",
     "discord webhook: `settle` before",
+    "facebook with a comment: `committing` after",  # of either part
+    "facebook with a comment: `create comment` before",
+    "facebook with a comment: `create post` before",
     "facebook: `committing` after",
+    "instagram with a comment: `committing` after",  # of the comment
+    "instagram with a comment: `create comment` before",
     "facebook: `create post` before",
-    "linkedin with a comment: `committing` after",  # of either part
+    "linkedin with a comment: `committing` after",
     "linkedin with a comment: `create comment` before",
     "linkedin with a comment: `create post` before",
     "linkedin member: `committing` after",

@@ -18,7 +18,16 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Delivery, Draft, Platform, Processing, Published, ReadBack
 from shared.platforms.facebook import Facebook
-from tests.platforms.contract import LINK, TEXT, TOKEN, Exchange, Uploads, classified, turn
+from tests.platforms.contract import (
+    LINK,
+    TEXT,
+    TOKEN,
+    Comments,
+    Exchange,
+    Uploads,
+    classified,
+    turn,
+)
 from tests.platforms.stage import Stage, item
 from tests.sandbox.platforms.values import Answer
 
@@ -31,15 +40,16 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
     return {"error": error | ({"error_subcode": subcode} if subcode else {})}
 
 
-class TestFacebook(Uploads):
+class TestFacebook(Uploads, Comments):
     platform_class = Facebook
     user_id = "1000000000017"
     calls = frozenset(
         {
             *("upload", "create post", "read post", "create video", "read video"),
-            "find post",
+            *("find post", "create comment"),
         }
     )
+    comment_chars = 8000
     chosen = ({"countries": ["DE"]}, {"targeting": {"geo_locations": {"countries": ["DE"]}}})
     card = LINK
     counted = "reactions"
@@ -57,6 +67,9 @@ class TestFacebook(Uploads):
         options = {"title": "Rising", "countries": ["DE"]}
         run.publish(text="A film", media=(item(1, "video/mp4"),), options=options)
         run.lookup("One", media=(item(1),))
+        [one] = [post for post in run.stage.server.posts("facebook") if post.text == "One"]
+        run.publish(text="More", above=(one.id,))
+        run.lookup("More", above=(one.id,))
 
     # what is sent
 

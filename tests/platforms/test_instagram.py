@@ -18,7 +18,16 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Delivery, Draft, Platform, Processing, Published
 from shared.platforms.instagram import Instagram
-from tests.platforms.contract import TEXT, TOKEN, Exchange, Refreshes, Uploads, classified, turn
+from tests.platforms.contract import (
+    TEXT,
+    TOKEN,
+    Comments,
+    Exchange,
+    Refreshes,
+    Uploads,
+    classified,
+    turn,
+)
 from tests.platforms.stage import Stage, item
 from tests.sandbox.platforms.values import Answer
 
@@ -30,16 +39,17 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
     return {"error": error | ({"error_subcode": subcode} if subcode else {})}
 
 
-class TestInstagram(Uploads, Refreshes):
+class TestInstagram(Uploads, Comments, Refreshes):
     platform_class = Instagram
     user_id = "17841400008460056"
     calls = frozenset(
         {
             *("create container", "read container", "publish container"),
-            *("read post", "find post", "refresh"),
+            *("read post", "find post", "refresh", "create comment"),
         }
     )
     chosen = ({"locationId": "213385402"}, {"location_id": "213385402"})
+    comment_chars = 2200
     counted = "likes"
     create = PUBLISH
     upload = "create container"
@@ -58,6 +68,9 @@ class TestInstagram(Uploads, Refreshes):
         options = {"shareToFeed": True, "thumbOffset": 10}
         run.publish(text="A film", media=(item(1, "video/mp4"),), options=options)
         run.lookup("A film")
+        [film] = [post for post in run.stage.server.posts("instagram") if post.text == "A film"]
+        run.publish(text="More", above=(film.id,))
+        run.lookup("More", above=(film.id,))
         turn(run.stage, timedelta(days=2))
         run.stage.refresh(run.platform, Tokens(TOKEN))
 

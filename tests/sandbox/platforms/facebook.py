@@ -48,6 +48,7 @@ class FacebookDialect(GraphDialect):
     name = "facebook"
     user_id = "10000000000{:04d}"
     access_life = timedelta(days=3650)  # until it is revoked
+    comment_chars = 8000
 
     def clear(self) -> None:
         super().clear()
@@ -64,6 +65,7 @@ class FacebookDialect(GraphDialect):
             Route("POST /v25.0/{page}/photos", "upload", cls.upload),
             Route("POST /v25.0/{page}/videos", "create video", cls.create_video),
             Route("GET /v25.0/{page}/published_posts", "find post", cls.find_posts),
+            Route("POST /v25.0/{post}/comments", "create comment", cls.comment),
             Route("GET /v25.0/{node}", "read post", cls.read),
             Route("POST /v25.0/", "read metrics", cls.answer_batch),
         ]
@@ -145,7 +147,7 @@ class FacebookDialect(GraphDialect):
     ) -> Post:
         if len(text) > TEXT_CHARS:
             raise self.wrong("(#100) The text is too long")
-        last = next((post for post in reversed(self.posts) if post.account == page), None)
+        last = next((post for post in reversed(self.standalone) if post.account == page), None)
         if last is not None and last is self.duplicate_of(page, text, media):
             raise self.wrong("(#506) Duplicate status message", code=506)
         return Post(
@@ -163,17 +165,17 @@ class FacebookDialect(GraphDialect):
 
     def read(self, received: Received) -> Answer:
         token, node = self.authorize(received), received.parts["node"]
-        wanted = set(received.params.get("fields", "id").split(",")) | {"id"}
-        video = self.videos.get(node)
+        fields, video = received.params.get("fields", "id"), self.videos.get(node)
         if video is not None and video.post.account in token.user_ids:
-            seen = self._video(node, video)
-        else:
-            post = self._post(node, token.user_ids)
-            seen = _seen(post)
-        return Answer(200, {name: seen[name] for name in seen if name in wanted})
+            return Answer(200, self.told(video.post, fields, self._video(node, video)))
+        post = self._post(node, token.user_ids)
+        return Answer(200, self.told(post, fields, _seen(post)))
+
+    def comment_seen(self, comment: Post) -> dict[str, Any]:
+        return _seen(comment)
 
     def _post(self, post_id: str, pages: set[str]) -> Post:
-        post = next((post for post in self.posts if post.id == post_id), None)
+        post = next((post for post in self.standalone if post.id == post_id), None)
         if post is None or post.account not in pages:
             raise self.no_such(post_id)
         return post
@@ -201,7 +203,7 @@ class FacebookDialect(GraphDialect):
         if not params.get("since", "0").isdigit() or int(params.get("limit", "25")) > 100:
             raise self.wrong("(#100) since must be a time, and limit at most 100")
         since = datetime.fromtimestamp(int(params.get("since", "0")), UTC)
-        own = [p for p in reversed(self.posts) if p.account == page and p.at >= since]
+        own = [p for p in reversed(self.standalone) if p.account == page and p.at >= since]
         shown = [_seen(post) for post in own[: int(params.get("limit", "25"))]]
         data = [{name: one[name] for name in one if name in wanted} for one in shown]
         return Answer(200, {"data": data, "paging": {}})
@@ -259,6 +261,7 @@ def _seen(post: Post) -> dict[str, Any]:
     kind = "added_video" if films else "added_photos" if post.media else "mobile_status_update"
     seen = {
         "id": post.id,
+        "from": {"id": post.account, "name": "Acme"},
         "status_type": kind,
         "permalink_url": f"https://www.facebook.com/{post.account}/posts/{number}",
         "created_time": timestamp(post.at),

@@ -4,6 +4,7 @@ containers that are published once."""
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from tests.sandbox.platforms import metrics
-from tests.sandbox.platforms.dialect import Dialect, Route, content_type_of
+from tests.sandbox.platforms.dialect import Dialect, Route, check_fields, content_type_of
 from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
 
 UNIX = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,6 +24,8 @@ FETCH_SECONDS = 10
 
 class GraphDialect(Dialect):
     """Failures are HTTP 400, told apart by numbers in the body."""
+
+    comment_chars: ClassVar[int] = 0
 
     def failure(self, status: int, message: str, **more: Any) -> Answer:
         if status >= 500:
@@ -75,6 +78,45 @@ class GraphDialect(Dialect):
         if account not in token.user_ids:
             raise self.no_such(account)
         return account
+
+    # comments
+
+    def comment(self, received: Received) -> Answer:
+        token, post_id = self.authorize(received), received.parts["post"]
+        post = next((one for one in self.standalone if one.id == post_id), None)
+        if post is None or post.account not in token.user_ids:
+            raise self.no_such(post_id)
+        body = received.json() if received.content_type == "application/json" else None
+        wrong = check_fields(body, {"message": str}, ("message",))
+        if wrong or not body["message"].strip() or len(body["message"]) > self.comment_chars:
+            raise self.wrong(f"(#100) {wrong or 'Param message cannot be posted'}")
+        comment = Post(
+            platform=self.name,
+            id=f"{post.id}_{self.number(UNIX)}",
+            account=post.account,
+            text=body["message"],
+            at=received.at,
+            headers=received.headers,
+            fields=body,
+            comment_on=post.id,
+        )
+        self.posts.append(comment)
+        return Answer(200, {"id": comment.id})
+
+    def told(self, post: Post, query: str, everything: dict[str, Any]) -> dict[str, Any]:
+        """What of a post is asked for: `id,from,comments.limit(50){id,text}`."""
+        fields = _expanded(query)
+        comments = [one for one in self.posts if one.comment_on == post.id]
+        if "comments" in fields and comments:
+            wanted = set(_expanded(fields["comments"]))
+            told = [self.comment_seen(one) for one in reversed(comments)]
+            data = [{name: one[name] for name in one if name in wanted} for one in told]
+            everything = everything | {"comments": {"data": data}}
+        return {name: everything[name] for name in everything if name in fields or name == "id"}
+
+    def comment_seen(self, comment: Post) -> dict[str, Any]:
+        """A comment, as its reader sees it."""
+        raise NotImplementedError
 
     def fetched(self, url: str) -> Media | None:
         """The media themselves, read from where the caller said they are; None where that fails."""
@@ -205,7 +247,7 @@ class ContainersDialect(GraphDialect):
         if (status := self.status_of(container)) != "FINISHED":
             raise self.not_publishable(container, status)
         since = self.clock.now() - timedelta(hours=24)
-        if sum(p.account == user and p.at > since for p in self.posts) >= self.daily_cap:
+        if sum(p.account == user and p.at > since for p in self.standalone) >= self.daily_cap:
             raise Refused(self.capped())
         container.published = True
         post = Post(
@@ -229,9 +271,10 @@ class ContainersDialect(GraphDialect):
             status = self.status_of(container)
             container.polls = max(0, container.polls - 1)
             return Answer(200, _only({"id": node} | self.standing(container, status), wanted))
-        for post in self.posts:
+        for post in self.standalone:
             if post.id == node and post.account in token.user_ids:
-                return Answer(200, _only(self.seen(post), wanted))
+                query = received.params.get("fields", "id")
+                return Answer(200, self.told(post, query, self.seen(post)))
         raise self.no_such(node)
 
     def find_posts(self, received: Received) -> Answer:
@@ -240,7 +283,7 @@ class ContainersDialect(GraphDialect):
     def listed(self, received: Received, fits: Callable[[Post], bool]) -> Answer:
         user, wanted = self.owned(received, "user"), _wanted(received)
         limit = int(received.params.get("limit", "25"))
-        own = [p for p in reversed(self.posts) if p.account == user and fits(p)][:limit]
+        own = [p for p in reversed(self.standalone) if p.account == user and fits(p)][:limit]
         cursors = {"before": "QVFI", "after": "QVFJ"}
         data = [_only(self.seen(post), wanted) for post in own]
         return Answer(200, {"data": data, "paging": {"cursors": cursors}})
@@ -254,6 +297,12 @@ class ContainersDialect(GraphDialect):
         newer = self.issue(token, token.user_ids, token.handle)
         life = int(self.access_life.total_seconds())
         return Answer(200, {"access_token": newer, "token_type": "bearer", "expires_in": life})
+
+
+def _expanded(query: str) -> dict[str, str]:
+    """Fields with what is asked of each: {"id": "", "comments": "id,text"}."""
+    found = re.findall(r"(\w+)(?:\.\w+\([^)]*\))*(?:\{([^{}]*)\})?(?:,|$)", query)
+    return dict(found)
 
 
 def timestamp(at: datetime) -> str:

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from tests.sandbox.platforms.dialect import check_fields
+from tests.sandbox.platforms.dialect import Route, check_fields
 from tests.sandbox.platforms.graph import Container, ContainersDialect, timestamp
 from tests.sandbox.platforms.values import Media, Post, Received, Refused
 
@@ -36,10 +36,23 @@ class InstagramDialect(ContainersDialect):
     posts_path = "media"
     text_field = "caption"
     daily_cap = 100
+    comment_chars = 2200
     refresh_grant = "ig_refresh_token"
     metric_names = frozenset(
         {"views", "reach", "likes", "comments", "saved", "shares", "total_interactions"}
     )
+
+    def make_routes(self) -> list[Route]:
+        line = f"POST /{self.version}/{{post}}/comments"
+        return [Route(line, "create comment", InstagramDialect.comment), *super().make_routes()]
+
+    def comment_seen(self, comment: Post) -> dict[str, Any]:
+        return {
+            "id": comment.id,
+            "text": comment.text,
+            "timestamp": timestamp(comment.at),
+            "username": f"user{comment.account}",
+        }
 
     def _object(self, received: Received, names: dict[str, Any], *required: str) -> dict[str, Any]:
         try:
@@ -110,4 +123,5 @@ class InstagramDialect(ContainersDialect):
             "timestamp": timestamp(post.at),
             "permalink": f"https://www.instagram.com/p/{int(post.id):x}/",
             "media_type": post.fields.get("media_type", "IMAGE"),
+            "username": f"user{post.account}",
         }
