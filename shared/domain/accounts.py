@@ -51,7 +51,8 @@ class RefreshRefusal(Value):
 class SocialAccount(Record):
     """`socialAccounts/{accountId}`. `paused_until` is in epoch milliseconds, so that `Maximum`
     can raise it without a read; so is `next_free_at`, where the account's backlog has come to.
-    `limits` are those that are not its platform's: `textChars`, `mediaItems`, `dailyPosts`.
+    `limits` are those that may differ from its platform's: `textChars`, `mediaItems`, `imageBytes`,
+    `videoBytes`, `dailyPosts`.
     `refresh_at` is when a newer token is fetched, whether or not a post needs one then."""
 
     company_id: str

@@ -155,12 +155,14 @@ class LimitsBody(Body):
 
     text_chars: int | None = Field(default=None, ge=1, le=TEXT_CHARS)
     media_items: int | None = Field(default=None, ge=1, le=MOST_MEDIA)
+    image_bytes: int | None = Field(default=None, ge=1)
+    video_bytes: int | None = Field(default=None, ge=1)
     daily_posts: int | None = Field(default=None, ge=1)
 
 
 class ConnectRequest(Body):
-    """`platformUserId` is the account's own id there: a URN, a page or user id. `limits` absent:
-    those that it had before."""
+    """`platformUserId` is the account's own id there: a URN, a page or user id. `limits` win over
+    what its platform tells of them and over those that it had before."""
 
     company_id: Id
     account_id: Id

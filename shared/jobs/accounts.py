@@ -3,20 +3,28 @@ and reconnected, which sends again what had failed for want of a token."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from shared.domain import keys
 from shared.domain.accounts import AccountStatus, SocialAccount, Tokens
-from shared.domain.failures import ConflictError, JobError, Problem, RefusedError
+from shared.domain.failures import (
+    ConflictError,
+    JobError,
+    PlatformError,
+    Problem,
+    RefusedError,
+)
 from shared.domain.markers import Keyed
 from shared.jobs import commands, refresh
 from shared.jobs.commands import Retry, Which
-from shared.platforms.base import is_server
+from shared.platforms.base import Platform, is_server
 from shared.runtime import Runtime
 
 REDRIVEN_AT_ONCE = 200
+LIMITS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
         sentence = f"{platform.label} accounts need the name of their server, such as a.example."
         raise RefusedError([Problem("server", "server_required", sentence)])
     sealed = rt.vault.seal(wanted.tokens, wanted.account_id)
+    told, warnings = _told(platform, wanted, rt)
 
     def decide(before: SocialAccount | None, now: datetime) -> SocialAccount:
         if before is not None and (before.company_id, before.platform) != (
@@ -62,7 +71,7 @@ def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
             token_expires_at=wanted.tokens.expires_at,
             refreshable=platform.refreshable(wanted.tokens),
             refresh_at=refresh.due(platform, wanted.tokens, now),
-            limits=_limits(wanted, before),
+            limits=_known(wanted, before) | told | (wanted.limits or {}),
             created_at=before.created_at if before else now,
             updated_at=now,
         )
@@ -76,13 +85,31 @@ def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
         tokenVersion=account.token_version,
     )
     redriven = _redrive(wanted, by, rt) if account.token_version > 1 else []
-    return {**_shown(wanted.account_id, account), "redriven": redriven}
+    shown = _shown(wanted.account_id, account)
+    return {**shown, "limits": account.limits, "warnings": warnings, "redriven": redriven}
 
 
-def _limits(wanted: Connection, before: SocialAccount | None) -> dict[str, int]:
-    if wanted.limits is not None:
-        return wanted.limits
-    return before.limits if before else {}
+def _known(wanted: Connection, before: SocialAccount | None) -> dict[str, int]:
+    return before.limits if before is not None and wanted.limits is None else {}
+
+
+def _told(
+    platform: Platform, wanted: Connection, rt: Runtime
+) -> tuple[dict[str, int], list[dict[str, str]]]:
+    """The account's own limits as its platform tells them; a warning where it does not answer."""
+    if not platform.tells_limits:
+        return {}, []
+    ends_at = time.monotonic() + LIMITS_SECONDS
+    token = wanted.tokens.access_token
+    user_id, server = wanted.platform_user_id, wanted.server
+    try:
+        return rt.driver.limits(platform, user_id, server, token, ends_at=ends_at), []
+    except PlatformError as error:
+        message = (
+            f"{platform.label} did not tell this account's limits ({error.message}). Those known "
+            "so far hold until it is connected again."
+        )
+        return {}, [{"field": "limits", "code": "limits_unread", "message": message}]
 
 
 def _redrive(wanted: Connection, by: str, rt: Runtime) -> list[str]:

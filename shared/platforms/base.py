@@ -43,7 +43,8 @@ class Draft:
     """What is to be posted, as far as limits can be checked before there is a delivery.
 
     `platform_user_id` tells the kind of account where a platform has several; `limits` are the
-    account's own, where they differ from its platform's: `textChars`, `mediaItems`, `dailyPosts`.
+    account's own, where they differ from its platform's: `textChars`, `mediaItems`, `imageBytes`,
+    `videoBytes`, `dailyPosts`.
     """
 
     text: str
@@ -216,6 +217,7 @@ class Grant:
 Step = Call | Keep | TimeIsShort | PublicUrl | Size
 Flow = Generator[Step, Any, Published | Processing]
 RefreshFlow = Generator[Call, Any, Grant]
+LimitsFlow = Generator[Call, Any, Mapping[str, Any]]
 MetricsFlow = Generator[Call | Reading | Unread, Any, None]
 
 
@@ -292,8 +294,10 @@ class Limits:
 
 
 READ_METRICS = "read metrics"  # the call's name, in each adapter
+READ_LIMITS = "read limits"
 TROUBLES_IN_A_ROW = 3  # by then it is not the post
 
+_BYTES = {"image": "imageBytes", "video": "videoBytes"}  # of the own limits
 _ID = re.compile(r"[\w:.\-]*")
 _CREDENTIALS = frozenset({"access_token", "refresh_token", "client_secret"})
 _SERVER = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z](?:[a-z0-9-]*[a-z0-9])?")
@@ -403,6 +407,7 @@ class Platform:
     # answer that is not a success leaves the outcome unknown.
     refusals: ClassVar[frozenset[int]] = frozenset({400, 401, 403, 404, 413, 422, 429})
     refreshes: ClassVar[bool] = False
+    tells_limits: ClassVar[bool] = False  # an account's own, where they may differ
     metrics_batch: ClassVar[int] = 0  # posts that one `metrics` flow takes; 0: there is none
     alt_text: ClassVar[bool] = True
     link_card: ClassVar[str | None] = None  # the option that shows a link as a card
@@ -429,6 +434,11 @@ class Platform:
 
     def refresh(self, tokens: Tokens) -> RefreshFlow:
         """Exchange the refresh token; absent where `refreshes` is False."""
+        raise NotImplementedError(self.name)
+
+    def own_limits(self, platform_user_id: str, server: str | None, token: str) -> LimitsFlow:
+        """What the platform says of this account's limits, by the names of `Draft.limits`; absent
+        where `tells_limits` is False."""
         raise NotImplementedError(self.name)
 
     def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
@@ -568,10 +578,14 @@ class Platform:
 
     def limits_of(self, draft: Draft) -> Limits:
         """`limits`, with what the account's own say instead."""
-        own = {
+        own: dict[str, Any] = {
             "text_chars": draft.limits.get("textChars"),
             "media_items": draft.limits.get("mediaItems"),
             "daily_posts": draft.limits.get("dailyPosts"),
+            "media_types": {
+                kind: draft.limits.get(_BYTES[kind.partition("/")[0]]) or most
+                for kind, most in self.limits.media_types.items()
+            },
         }
         return replace(self.limits, **{name: most for name, most in own.items() if most})
 

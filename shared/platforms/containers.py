@@ -23,6 +23,7 @@ from shared.domain.failures import (
 )
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
+    READ_LIMITS,
     READ_METRICS,
     Call,
     Delivery,
@@ -30,6 +31,7 @@ from shared.platforms.base import (
     Flow,
     Grant,
     Keep,
+    LimitsFlow,
     MetricsFlow,
     MetricsQuery,
     Processing,
@@ -67,6 +69,7 @@ class ContainerPlatform(GraphPlatform):
 
     posts_path: ClassVar[str]  # below the user: where containers are made and posts are listed
     replies_path: ClassVar[str]  # where it takes threads
+    quota_path: ClassVar[str]  # what it allows in a day
     text_field: ClassVar[str]
     status_fields: ClassVar[tuple[str, str]]  # how a container stands, and why
     refresh_grant: ClassVar[str]
@@ -78,6 +81,7 @@ class ContainerPlatform(GraphPlatform):
         risk="none known; a container lives 24 h, and what is then still open is for a person",
     )
     refreshes = True
+    tells_limits = True
     metrics_batch = 25  # one call each
 
     # what each says in its own words
@@ -239,6 +243,13 @@ class ContainerPlatform(GraphPlatform):
         post = found[0]
         made_at = instant(post["timestamp"])
         return Published(post["id"], post.get("permalink"), made_at, found=True)
+
+    def own_limits(self, platform_user_id: str, server: str | None, token: str) -> LimitsFlow:
+        """{"data": [{"config": {"quota_total": 100, "quota_duration": 86400}}]}"""
+        url = f"{self.graph}/{platform_user_id}/{self.quota_path}"
+        ask = Request("GET", url, auth(token), params={"fields": "config"})
+        reply = yield Call(ask, READ_LIMITS)
+        return {"dailyPosts": reply.json()["data"][0]["config"]["quota_total"]}
 
     def metrics(self, query: MetricsQuery, token: str) -> MetricsFlow:
         def ask(media_id: str) -> Request:

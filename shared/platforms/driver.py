@@ -32,6 +32,7 @@ from shared.platforms.base import (
     Delivery,
     Grant,
     Keep,
+    LimitsFlow,
     MetricsFlow,
     MetricsQuery,
     Platform,
@@ -123,14 +124,24 @@ class Driver:
 
     def refresh(self, platform: Platform, tokens: Tokens, *, ends_at: float) -> Grant:
         """New tokens. Raises `AuthExpiredError` when the refresh token itself is refused."""
-        flow: RefreshFlow = platform.refresh(tokens)
+        grant: Grant = self._ask(platform, platform.refresh(tokens), ends_at)
+        return grant
+
+    def limits(
+        self, platform: Platform, user_id: str, server: str | None, token: str, *, ends_at: float
+    ) -> dict[str, int]:
+        """The account's own limits, as far as the platform tells them."""
+        told = self._ask(platform, platform.own_limits(user_id, server, token), ends_at)
+        return {name: most for name, most in told.items() if isinstance(most, int) and most > 0}
+
+    def _ask(self, platform: Platform, flow: RefreshFlow | LimitsFlow, ends_at: float) -> Any:
+        """What a flow comes to that creates nothing and keeps nothing."""
         answer: Any = None
         while True:
             try:
                 step = flow.send(answer)
             except StopIteration as done:
-                grant: Grant = done.value
-                return grant
+                return done.value
             except (LookupError, ValueError, TypeError, AttributeError) as error:
                 raise _unreadable(platform, committed=False) from error
             answer = self._call(platform, step, self._client, Wire(_until(ends_at)))

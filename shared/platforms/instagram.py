@@ -66,6 +66,7 @@ class Instagram(ContainerPlatform):
     api_url = "https://graph.instagram.com"
     version = "v25.0"
     posts_path = "media"
+    quota_path = "content_publishing_limit"
     text_field = "caption"
     status_fields = ("status_code", "status")
     refresh_grant = "ig_refresh_token"
@@ -82,7 +83,7 @@ class Instagram(ContainerPlatform):
             "video/quicktime": 300 * MEGABYTE,
         },
         required_media=True,
-        daily_posts=100,  # its own reference has shown 50: an account's `limits` may say so
+        daily_posts=100,  # its own reference has shown 50: an account's own limit is read
     )
     options = InstagramOptions
     lacks: ClassVar[Mapping[str, str]] = {

@@ -25,6 +25,7 @@ from shared.domain.failures import (
 )
 from shared.domain.media import MediaItem
 from shared.platforms.base import (
+    READ_LIMITS,
     READ_METRICS,
     Call,
     Delivery,
@@ -32,6 +33,7 @@ from shared.platforms.base import (
     Flow,
     Keep,
     Limits,
+    LimitsFlow,
     MetricsFlow,
     MetricsQuery,
     Options,
@@ -119,6 +121,7 @@ class Mastodon(Platform):
     }
     built_to = "an OpenAPI description that is made from its documentation"
     threads = True
+    tells_limits = True
     metrics_batch = 25  # one call each, of the 300 in five minutes
 
     # flows
@@ -198,6 +201,20 @@ class Mastodon(Platform):
             return Reading(status_id, numbers, answered_at(reply))
 
         return self.metrics_one_by_one(query.remote_ids, ask, read)
+
+    def own_limits(self, platform_user_id: str, server: str | None, token: str) -> LimitsFlow:
+        """The server's: {"configuration": {"statuses": {"max_characters": 500,
+        "max_media_attachments": 4}, "media_attachments": {"image_size_limit": 16777216,
+        "video_size_limit": 103809024}}}"""
+        url = f"{self.host(server)}/api/v2/instance"
+        reply = yield Call(Request("GET", url, _auth(token)), READ_LIMITS)
+        told = reply.json()["configuration"]
+        return {
+            "textChars": told["statuses"]["max_characters"],
+            "mediaItems": told["statuses"]["max_media_attachments"],
+            "imageBytes": told["media_attachments"]["image_size_limit"],
+            "videoBytes": told["media_attachments"]["video_size_limit"],
+        }
 
     # reading answers
 

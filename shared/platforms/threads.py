@@ -79,6 +79,7 @@ class Threads(ContainerPlatform):
     api_url = "https://graph.threads.net"
     version = "v1.0"
     posts_path = "threads"
+    quota_path = "threads_publishing_limit"
     replies_path = "replies"
     text_field = "text"
     status_fields = ("status", "error_message")

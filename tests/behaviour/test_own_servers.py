@@ -38,9 +38,11 @@ def test_a_post_goes_to_the_accounts_server(world: World) -> None:
     assert shown["remoteUrl"] == f"https://bread.example/@acme/{post.id}"
 
 
-def test_an_accounts_own_limits_hold_when_scheduling_and_editing(world: World) -> None:
-    account = mastodon(world, limits={"textChars": 600})
-    assert world.connect(account, server="bread.example").status_code == 200  # keeps them
+def test_an_accounts_own_limits_are_read_and_hold_when_scheduling_and_editing(
+    world: World,
+) -> None:
+    world.stack.platforms.mastodon.most_graphemes = 600
+    account = mastodon(world)
 
     hour = timedelta(hours=1)
     refused = world.call("/schedule", world.order([account], after=hour, content="x" * 601))
@@ -51,6 +53,31 @@ def test_an_accounts_own_limits_hold_when_scheduling_and_editing(world: World) -
     assert [error["code"] for error in refused.json()["errors"]] == ["text_too_long"]
     assert edited.status_code == 200
     assert [error["code"] for error in too_long.json()["errors"]] == ["text_too_long"]
+
+
+def test_limits_that_are_given_win_and_those_that_cannot_be_read_are_kept(world: World) -> None:
+    platforms = world.stack.platforms
+    platforms.mastodon.most_graphemes = 600
+    account = mastodon(world, limits={"mediaItems": 2})
+    platforms.misbehave("mastodon", "read limits", "error_before")
+
+    silent = world.connect(account, server="bread.example").json()
+    told = world.connect(account, server="bread.example").json()
+
+    assert (silent["limits"]["textChars"], silent["limits"]["mediaItems"]) == (600, 2)
+    assert [warning["code"] for warning in silent["warnings"]] == ["limits_unread"]
+    assert (told["limits"]["mediaItems"], told["warnings"]) == (4, [])
+
+
+def test_a_daily_cap_is_the_accounts_own(world: World) -> None:
+    world.stack.platforms.instagram.quota = 1
+    account, media = world.account("instagram"), [world.image()]
+    world.schedule(account, after=timedelta(hours=2), mediaAssetIds=media)
+
+    order = world.order([account], after=timedelta(hours=3), mediaAssetIds=media)
+    answer = world.call("/schedule", order)
+
+    assert [warning["code"] for warning in answer.json()["warnings"]] == ["daily_cap_reached"]
 
 
 def test_a_session_is_refreshed_at_the_accounts_server(world: World) -> None:

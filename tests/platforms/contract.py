@@ -83,6 +83,10 @@ class Exchange:
     def _account(self) -> dict[str, Any]:
         return {"platform_user_id": self.user_id, "server": SERVER, "attempted_at": self.since}
 
+    def limits(self) -> None:
+        driver, ends_at = self.stage.driver, time.monotonic() + 10
+        driver.limits(self.platform, self.user_id, SERVER, TOKEN, ends_at=ends_at)
+
     def lookup(self, text: str, **changes: Any) -> None:
         given: dict[str, Any] = self._account() | changes
         delivery = Delivery(id="d", key="k", text=text, unsettled_since=self.since, **given)
@@ -394,6 +398,28 @@ class PlatformContract:
         (problem,) = platform.check(self.draft(options={"colour": "red"}))
 
         assert (problem.field, problem.code) == ("options.colour", "option_invalid")
+
+
+class TellsLimits(PlatformContract):
+    """Besides: a platform that tells what an account may do."""
+
+    def test_an_accounts_own_limits_are_read(self, stage: Stage, platform: Platform) -> None:
+        told = self.limits(stage, platform)
+
+        assert platform.limits_of(Draft("", limits=told)) == platform.limits
+
+    @pytest.mark.parametrize("kind", ["error_before", "drop_before", "garbage", "throttle"])
+    def test_limits_that_are_not_told_are_no_limits(
+        self, stage: Stage, platform: Platform, kind: Any
+    ) -> None:
+        stage.server.misbehave(platform.name, "read limits", kind)
+
+        with pytest.raises(TransientError):
+            self.limits(stage, platform)
+
+    def limits(self, stage: Stage, platform: Platform) -> Mapping[str, int]:
+        ends_at = time.monotonic() + 10
+        return stage.driver.limits(platform, self.user_id, self.server, TOKEN, ends_at=ends_at)
 
 
 class Uploads(PlatformContract):

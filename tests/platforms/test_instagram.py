@@ -24,6 +24,7 @@ from tests.platforms.contract import (
     Comments,
     Exchange,
     Refreshes,
+    TellsLimits,
     Uploads,
     classified,
     turn,
@@ -39,13 +40,13 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
     return {"error": error | ({"error_subcode": subcode} if subcode else {})}
 
 
-class TestInstagram(Uploads, Comments, Refreshes):
+class TestInstagram(Uploads, Comments, TellsLimits, Refreshes):
     platform_class = Instagram
     user_id = "17841400008460056"
     calls = frozenset(
         {
             *("create container", "read container", "publish container"),
-            *("read post", "find post", "refresh", "create comment"),
+            *("read post", "find post", "refresh", "create comment", "read limits"),
         }
     )
     chosen = ({"locationId": "213385402"}, {"location_id": "213385402"})
@@ -73,6 +74,7 @@ class TestInstagram(Uploads, Comments, Refreshes):
         run.lookup("More", above=(film.id,))
         turn(run.stage, timedelta(days=2))
         run.stage.refresh(run.platform, Tokens(TOKEN))
+        run.limits()
 
     # what is sent
 

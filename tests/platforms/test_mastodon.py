@@ -17,7 +17,16 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Draft, Platform, Processing, Published, Windowed
 from shared.platforms.mastodon import Mastodon
-from tests.platforms.contract import TEXT, TOKEN, Exchange, Threads, Uploads, classified, turn
+from tests.platforms.contract import (
+    TEXT,
+    TOKEN,
+    Exchange,
+    TellsLimits,
+    Threads,
+    Uploads,
+    classified,
+    turn,
+)
 from tests.platforms.stage import Stage, bytes_of, item
 from tests.sandbox.platforms.values import Answer, Post
 
@@ -25,10 +34,10 @@ FAMILY = "👩‍👩‍👧‍👦"
 LINK = "https://bakery.example/" + "bread" * 40
 
 
-class TestMastodon(Uploads, Threads):
+class TestMastodon(Uploads, TellsLimits, Threads):
     platform_class = Mastodon
     user_id = "109348684220"
-    calls = frozenset({"upload", "read media", "create post", "find post"})
+    calls = frozenset({"upload", "read media", "create post", "find post", "read limits"})
     chosen = ({"visibility": "private"}, {"visibility": "private"})
     counted = "favourites_count"
     server = "bread.example"
@@ -49,6 +58,7 @@ class TestMastodon(Uploads, Threads):
         first = run.publish(text="Part one", key="5").remote_id
         run.publish(text="Part two", key="6", above=(first,))
         run.lookup("Part two", above=(first,))
+        run.limits()
 
     def parent(self, post: Post) -> str | None:
         above: str | None = post.fields.get("in_reply_to_id")

@@ -25,6 +25,7 @@ from tests.platforms.contract import (
     TOKEN,
     Exchange,
     Refreshes,
+    TellsLimits,
     Uploads,
     classified,
     turn,
@@ -42,13 +43,13 @@ def meta(code: int, subcode: int | None = None, **more: Any) -> dict[str, Any]:
     return {"error": error | ({"error_subcode": subcode} if subcode else {})}
 
 
-class TestThreads(Uploads, Refreshes, contract.Threads):
+class TestThreads(Uploads, TellsLimits, Refreshes, contract.Threads):
     platform_class = Threads
     user_id = "17841400008460056"
     calls = frozenset(
         {
             *("create container", "read container", "publish container"),
-            *("read post", "find post", "refresh"),
+            *("read post", "find post", "refresh", "read limits"),
         }
     )
     chosen = ({"replyControl": "mentioned_only"}, {"reply_control": "mentioned_only"})
@@ -76,6 +77,7 @@ class TestThreads(Uploads, Refreshes, contract.Threads):
         run.lookup("Part two", above=(first,))
         turn(run.stage, timedelta(days=2))
         run.stage.refresh(run.platform, Tokens(TOKEN))
+        run.limits()
 
     def parent(self, post: Post) -> str | None:
         above: str | None = post.fields.get("reply_to_id")

@@ -152,6 +152,7 @@ class ContainersDialect(GraphDialect):
 
     version: ClassVar[str]
     posts_path: ClassVar[str]
+    quota_path: ClassVar[str]
     text_field: ClassVar[str]
     daily_cap: ClassVar[int]
     refresh_grant: ClassVar[str]
@@ -160,6 +161,7 @@ class ContainersDialect(GraphDialect):
     def clear(self) -> None:
         super().clear()
         self.containers: dict[str, Container] = {}
+        self.quota = self.daily_cap
 
     def make_routes(self) -> list[Route]:
         cls = type(self)
@@ -168,6 +170,7 @@ class ContainersDialect(GraphDialect):
             Route(f"POST {base}", "create container", cls.create),
             Route(f"GET {base}", "find post", cls.find_posts),
             Route(f"POST {base}_publish", "publish container", cls.publish),
+            Route(f"GET /{self.version}/{{user}}/{self.quota_path}", "read limits", cls.read_quota),
             Route(f"GET /{self.version}/{{node}}/insights", "read metrics", metrics.of_containers),
             Route(f"GET /{self.version}/{{node}}", "read post", cls.read),
             Route("GET /refresh_access_token", "refresh", cls.refresh),
@@ -247,7 +250,7 @@ class ContainersDialect(GraphDialect):
         if (status := self.status_of(container)) != "FINISHED":
             raise self.not_publishable(container, status)
         since = self.clock.now() - timedelta(hours=24)
-        if sum(p.account == user and p.at > since for p in self.standalone) >= self.daily_cap:
+        if sum(p.account == user and p.at > since for p in self.standalone) >= self.quota:
             raise Refused(self.capped())
         container.published = True
         post = Post(
@@ -287,6 +290,13 @@ class ContainersDialect(GraphDialect):
         cursors = {"before": "QVFI", "after": "QVFJ"}
         data = [_only(self.seen(post), wanted) for post in own]
         return Answer(200, {"data": data, "paging": {"cursors": cursors}})
+
+    def read_quota(self, received: Received) -> Answer:
+        self.owned(received, "user")
+        if received.params != {"fields": "config"}:
+            raise self.wrong("(#100) fields must be config here")
+        config = {"quota_total": self.quota, "quota_duration": 86_400}
+        return Answer(200, {"data": [{"config": config}]})
 
     def refresh(self, received: Received) -> Answer:
         token = self.authorize(received)

@@ -34,6 +34,7 @@ class InstagramDialect(ContainersDialect):
     user_id = "1784140000000{:04d}"
     version = "v25.0"
     posts_path = "media"
+    quota_path = "content_publishing_limit"
     text_field = "caption"
     daily_cap = 100
     comment_chars = 2200

@@ -63,6 +63,7 @@ class MastodonDialect(Dialect):
             Route("GET /{server}/api/v1/statuses/{id}", "read metrics", metrics.of_mastodon),
             Route("POST /{server}/api/v2/media", "upload", cls.upload),
             Route("GET /{server}/api/v1/media/{id}", "read media", cls.read_media),
+            Route("GET /{server}/api/v2/instance", "read limits", cls.read_instance),
         ]
 
     def break_media(self, media_id: str) -> None:
@@ -94,6 +95,56 @@ class MastodonDialect(Dialect):
 
     def _invalid(self, sentence: str) -> Refused:
         return Refused(self.failure(422, f"Validation failed: {sentence}"))
+
+    # the server
+
+    def read_instance(self, received: Received) -> Answer:
+        """Nobody has to be known for it."""
+        media = {
+            "supported_mime_types": [*IMAGES, "video/mp4"],
+            "image_size_limit": 16 * 1024 * 1024,
+            "image_matrix_limit": 33_177_600,
+            "video_size_limit": 99 * 1024 * 1024,
+            "video_frame_rate_limit": 120,
+            "video_matrix_limit": 8_294_400,
+        }
+        statuses = {
+            "max_characters": self.most_graphemes,
+            "max_media_attachments": 4,
+            "characters_reserved_per_url": 23,
+        }
+        polls = {
+            "max_options": 4,
+            "max_characters_per_option": 50,
+            "min_expiration": 300,
+            "max_expiration": 2_629_746,
+        }
+        return Answer(
+            200,
+            {
+                "domain": received.parts["server"],
+                "title": "Bread",
+                "version": "4.5.0",
+                "api_versions": {"mastodon": 7},
+                "source_url": "https://github.com/mastodon/mastodon",
+                "description": "For bakers",
+                "usage": {"users": {"active_month": 12}},
+                "thumbnail": {"url": "https://bread.example/thumbnail.png"},
+                "icon": [],
+                "languages": ["en"],
+                "configuration": {
+                    "accounts": {"max_featured_tags": 10, "max_pinned_statuses": 5},
+                    "statuses": statuses,
+                    "media_attachments": media,
+                    "polls": polls,
+                    "translation": {"enabled": False},
+                    "urls": {},
+                },
+                "registrations": {"enabled": False, "approval_required": False},
+                "contact": {"email": "hello@bread.example"},
+                "rules": [],
+            },
+        )
 
     # statuses
 

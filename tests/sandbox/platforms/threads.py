@@ -43,6 +43,7 @@ class ThreadsDialect(ContainersDialect):
     user_id = "1784150000000{:04d}"
     version = "v1.0"
     posts_path = "threads"
+    quota_path = "threads_publishing_limit"
     text_field = "text"
     daily_cap = 250
     refresh_grant = "th_refresh_token"
