@@ -10,10 +10,12 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+import warnings
 from base64 import b64encode
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import httpx
@@ -410,9 +412,7 @@ class Twitter(Platform):
 
     def text_length(self, text: str) -> int:
         """Weighted: 1 for most letters, 2 for CJK and any emoji, 23 for a link."""
-        from twitter_text import parse_tweet  # costs half a second, and only scheduling counts
-
-        length: int = parse_tweet(text).weightedLength
+        length: int = _parser()(text).weightedLength
         return length
 
     def check(self, draft: Draft) -> list[Problem]:
@@ -425,6 +425,15 @@ class Twitter(Platform):
                 sentence = f"X takes an alt text of at most {ALT_TEXT_CHARS} characters."
                 problems.append(Problem(f"media[{index}]", "alt_text_too_long", sentence))
         return problems
+
+
+@cache
+def _parser() -> Any:
+    """X's own rules. Loading them costs half a second, and only scheduling counts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it uses pkg_resources; our setuptools still has that
+        from twitter_text import parse_tweet
+    return parse_tweet
 
 
 def _first_error(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -62,6 +62,8 @@ def stories(world: World, requests: Mapping[str, int]) -> Iterator[tuple[str, di
         yield counts(f"idle {name}", function, partial(stack.scheduler.fire, name))
 
     x = world.account("twitter")
+    connected = ("schedule_post", "request.served")  # its line is not one of the next story's
+    stack.until(lambda: connected in [(name, line["event"]) for name, line in stack.lines])
     stack.platforms.twitter.tokens[x.access_token].expires_at += 9 * DAY
     yield counts("schedule", "schedule_post", lambda: world.schedule(x, after=HOUR))
     name, published = counts("publish", "publish_post", partial(turn, stack))
