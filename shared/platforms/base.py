@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -512,6 +513,11 @@ class Platform:
     def federated(self) -> bool:
         """Whether each account has its own server."""
         return "{server}" in self.app.api_url
+
+    @property
+    def at_named_hosts(self) -> bool:
+        """Whether it is the account that names the host to connect to."""
+        return "{server}" in urlsplit(self.app.api_url).netloc
 
     def host(self, server: str | None) -> str:
         """The API's address; that of the account's own server where the platform has many."""

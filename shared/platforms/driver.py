@@ -22,6 +22,7 @@ import httpx
 from shared.domain.accounts import Tokens
 from shared.domain.failures import (
     OutcomeUnknownError,
+    PermanentError,
     PlatformError,
     ThrottledError,
     TransientError,
@@ -54,7 +55,7 @@ from shared.platforms.session import (
     Session,
     TooLateToSendError,
 )
-from shared.platforms.wire import FAILURES, Client, Wire
+from shared.platforms.wire import FAILURES, Client, NotPublicError, Wire
 
 # One platform call, from connecting to the last byte. A file that is sent whole, before the call
 # that creates the post, may take what is left of the request.
@@ -228,7 +229,7 @@ class Driver:
             raise _unknown(error) from error
 
     def _call(self, platform: Platform, call: Call, client: Client, wire: Wire) -> httpx.Response:
-        request = call.request
+        request, wire.public = call.request, platform.at_named_hosts
         try:
             with ExitStack() as stack:
                 reply = client.send(
@@ -243,6 +244,9 @@ class Driver:
             left = "after" if wire.written else "before"
             message = f"{call.name}: {type(error).__name__} {left} the request had left"
             raise TransientError(message, code="no_answer") from error
+        except NotPublicError as error:
+            message = f"The account's {platform.label} server, {error}, is not a public one"
+            raise PermanentError(message, code="server_not_public") from error
         failure = _classify(platform, call, reply)
         if failure is not None:
             raise failure

@@ -10,6 +10,7 @@ No redirect is followed, nothing is retried, no proxy of the environment is used
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +21,8 @@ from typing import Any
 
 import httpcore
 import httpx
+
+from shared.domain.addresses import public_one
 
 BODY_BYTES = 2 * 1024 * 1024  # of an answer; no platform's answer to a post comes near
 CONNECT_SECONDS = 5.0
@@ -37,6 +40,10 @@ FAILURES = (
 )
 
 
+class NotPublicError(Exception):
+    """The host that an account names leads into a network of ours."""
+
+
 class AnswerTooLargeError(httpcore.ProtocolError):
     pass
 
@@ -44,11 +51,13 @@ class AnswerTooLargeError(httpcore.ProtocolError):
 @dataclass(slots=True)
 class Wire:
     """One call on its way. `before_write` is asked before each write, head and body: where it
-    raises, nothing more leaves."""
+    raises, nothing more leaves. `public`: it goes to a host that an account names, and must not
+    lead into a network of ours; `NotPublicError` else."""
 
     ends_at: float  # monotonic seconds
     before_write: Callable[[], None] = field(default=lambda: None)
     written: bool = False
+    public: bool = False
 
     def remaining(self, asked: float | None) -> float:
         left = self.ends_at - time.monotonic()
@@ -102,11 +111,25 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        left = _current.get().remaining(timeout)
+        wire = _current.get()
+        if wire.public:
+            host = _looked_at(host, port)
+        left = wire.remaining(timeout)
         return _Stream(self._sockets.connect_tcp(host, port, left, local_address, socket_options))
 
     def sleep(self, seconds: float) -> None:
         raise AssertionError("nothing is retried here")
+
+
+def _looked_at(host: str, port: int) -> str:
+    """A public address of the host."""
+    try:
+        address = public_one(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
+    if address is None:
+        raise NotPublicError(host)
+    return address
 
 
 @cache

@@ -6,7 +6,6 @@ addresses alone, and is connected to by the address that was checked. It is read
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from shared.domain.addresses import public_one
 from shared.domain.failures import PermanentError, TransientError
 from shared.domain.media import MediaItem
 from shared.storage.signing import signing_credentials
@@ -174,8 +174,8 @@ def _public_address(host: str, port: int, item: MediaItem) -> str:
     except OSError as error:
         message = f"The address of the media asset {item.id} does not resolve."
         raise TransientError(message, code="media_unavailable") from error
-    addresses = [str(entry[4][0]) for entry in found]
-    if not all(ipaddress.ip_address(address).is_global for address in addresses):
+    address = public_one(found)
+    if address is None:
         message = f"The media asset {item.id} lies at an address that is not public."
         raise PermanentError(message, code="media_not_public")
-    return addresses[0]
+    return address

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any
 
@@ -45,6 +45,7 @@ from shared.platforms.base import (
     Size,
 )
 from shared.platforms.driver import Driver, request_hash
+from shared.platforms.mastodon import Mastodon
 from shared.platforms.session import Permit, Session, TooLateToSendError
 from shared.platforms.wire import BODY_BYTES
 from tests.platforms.contract import unused_port
@@ -163,14 +164,14 @@ class Attempt:
         send_by = NOW if self.late else NOW + timedelta(seconds=20)
         return Permit(send_by=send_by, send_by_monotonic=time.monotonic() + self.permit_seconds)
 
-    def run(self, driver: Driver, platform: Platform) -> Any:
+    def run(self, driver: Driver, platform: Platform, delivery: Delivery = DELIVERY) -> Any:
         session = Session(
             mark_committing=self.mark,
             keep=self.kept.append,
             now=self.now,
             ends_at=time.monotonic() + self.seconds,
         )
-        return driver.publish(platform, DELIVERY, "t", session)
+        return driver.publish(platform, delivery, "t", session)
 
 
 @pytest.fixture(scope="module")
@@ -459,6 +460,66 @@ def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) ->
 
 
 # --- refreshing -----------------------------------------------------------------------------------
+
+
+# --- hosts that an account names ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fd00::1", "100.64.0.1"]
+)
+@pytest.mark.parametrize("beside", [[], ["93.184.215.14"]])
+def test_a_server_inside_our_networks_is_not_connected_to(
+    plain_driver: Driver, monkeypatch: pytest.MonkeyPatch, address: str, beside: list[str]
+) -> None:
+    resolve_to(monkeypatch, *beside, address)
+    with serving(answer()) as server:
+        port = server.url.rpartition(":")[2]
+        mastodon = Mastodon(App(api_url=f"http://{{server}}:{port}"))
+
+        error = failure(plain_driver, mastodon, named_server("inside.example"))
+
+    assert (type(error), error.code) == (PermanentError, "server_not_public")
+    assert server.connections == 0
+
+
+def test_a_server_that_does_not_resolve_was_never_connected(
+    plain_driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch)
+
+    error = failure(plain_driver, Mastodon(), named_server("nowhere.example"))
+
+    assert (type(error), error.code) == (TransientError, "no_answer")
+
+
+def test_only_where_the_account_names_the_host_it_is_looked_at() -> None:
+    inside = App(api_url="http://127.0.0.1:8080/mastodon/{server}")
+
+    assert Mastodon().at_named_hosts
+    assert not Mastodon(inside).at_named_hosts
+    assert not Plain().at_named_hosts
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """What the name servers say of every name."""
+
+    def found(host: str, port: int, **_: Any) -> list[Any]:
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+def named_server(server: str) -> Delivery:
+    return replace(DELIVERY, media=(), server=server)
+
+
+def failure(driver: Driver, platform: Platform, delivery: Delivery) -> PlatformError:
+    with pytest.raises(PlatformError) as caught:
+        Attempt().run(driver, platform, delivery)
+    return caught.value
 
 
 def test_a_refresh_returns_what_the_platform_granted(plain_driver: Driver) -> None:
