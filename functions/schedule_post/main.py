@@ -118,8 +118,7 @@ def handle_forecast(query: ForecastQuery, context: Context) -> Answer:
 
 
 def handle_media(body: MediaRequest, context: Context) -> Answer:
-    asset = body.asset(context.rt.now())
-    return Answer(200, media.register(body.media_asset_id, asset, context.rt))
+    return Answer(200, media.register(body.media_asset_id, body.asset, context.rt))
 
 
 def which(job_type: str, body: CommandRequest) -> Which:
