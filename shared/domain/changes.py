@@ -155,6 +155,14 @@ def wake(log: PublishLog, now: datetime) -> Change | None:
     return Change(hop_to(log, now, max(log.due_at, now), **awake), wakes=True)
 
 
+def told(log: PublishLog, now: datetime) -> Change | None:
+    """An unknown outcome that waits for a person, who has been told: the sweep is done with it.
+    None: it is at rest no more, or was done with before."""
+    if log.is_open or log.sweep_at is None:
+        return None
+    return Change(evolve(log, now, sweep_at=None))
+
+
 def found(
     log: PublishLog,
     now: datetime,
