@@ -1,5 +1,6 @@
 """Social accounts: connected with the tokens that the backend's OAuth dance brought, disconnected,
-and reconnected, which sends again what had failed for want of a token."""
+and reconnected, which sends again what had failed for want of a token, and looks again for what
+could not be looked for without one."""
 
 from __future__ import annotations
 
@@ -7,16 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.domain import keys
+from shared.domain import changes, keys
 from shared.domain.accounts import AccountStatus, SocialAccount, Tokens
 from shared.domain.failures import ConflictError, JobError, Problem, RefusedError
 from shared.domain.markers import Keyed
 from shared.jobs import commands, refresh
 from shared.jobs.commands import Retry, Which
+from shared.jobs.publish import after, looks_up
 from shared.platforms.base import is_server
 from shared.runtime import Runtime
 
-REDRIVEN_AT_ONCE = 200
+AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,12 @@ def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
         platform=wanted.platform,
         tokenVersion=account.token_version,
     )
-    redriven = _redrive(wanted, by, rt) if account.token_version > 1 else []
-    return {**_shown(wanted.account_id, account), "redriven": redriven}
+    again = account.token_version > 1
+    return {
+        **_shown(wanted.account_id, account),
+        "redriven": _redrive(wanted, by, rt) if again else [],
+        "lookingAgain": _look_again(wanted.account_id, account, rt) if again else [],
+    }
 
 
 def _limits(wanted: Connection, before: SocialAccount | None) -> dict[str, int]:
@@ -88,7 +94,7 @@ def _limits(wanted: Connection, before: SocialAccount | None) -> dict[str, int]:
 def _redrive(wanted: Connection, by: str, rt: Runtime) -> list[str]:
     """What failed for want of a token and may still go out. One that cannot be is left a dead
     letter: the next reconnect, or a retry, finds it there."""
-    letters = rt.store.accounts.letters(wanted.account_id, "auth_expired", REDRIVEN_AT_ONCE)
+    letters = rt.store.accounts.letters(wanted.account_id, "auth_expired", AT_ONCE)
     redriven = []
     for letter in letters:
         latest = letter.evidence.get("latestAt")
@@ -108,6 +114,23 @@ def _redrive(wanted: Connection, by: str, rt: Runtime) -> list[str]:
             continue
         redriven.append(letter.delivery_id or "")
     return redriven
+
+
+def _look_again(account_id: str, account: SocialAccount, rt: Runtime) -> list[str]:
+    """What may be on the platform and could not be looked for without a token. It is looked for,
+    not sent; a look whose task is not made is the sweep's."""
+    if not looks_up(rt.platforms[account.platform], account):
+        return []
+    looking = []
+    for log in rt.store.oversight.unlooked(account_id, AT_ONCE):
+        try:
+            change = rt.store.oversight.move(log.id, changes.look_again)
+        except JobError:
+            continue
+        if change is not None:
+            after(change, rt, event="publish.moved")
+            looking.append(log.id)
+    return looking
 
 
 def disconnect(company_id: str, account_id: str, rt: Runtime) -> dict[str, Any]:
