@@ -367,7 +367,8 @@ class Options(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Our registration with a platform, from settings: where it answers and who we are there.
+    """Our registration with a platform, from settings: where it answers and who we are there, and
+    the version of its API that we ask for, where that is not the adapter's own.
 
     `api_url` may hold `{server}`: each account has its own there.
     """
@@ -376,6 +377,7 @@ class App:
     client_id: str | None = None
     client_secret: str | None = None
     auth_url: str | None = None
+    api_version: str | None = None
 
 
 REFRESH_AHEAD = timedelta(minutes=30)  # two runs of `maintain/refresh`
