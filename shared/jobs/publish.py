@@ -289,8 +289,13 @@ def looks_up(platform: Platform | None, account: SocialAccount | None) -> bool:
 
 
 def expire(held: Held, used_version: int, rt: Runtime) -> None:
+    """Best effort: what became of this delivery is still to be put on record, and the account's
+    next one finds out again."""
     log = held.log
-    refresh.expire(log.account_id, used_version=used_version, platform=log.platform, rt=rt)
+    try:
+        refresh.expire(log.account_id, used_version=used_version, platform=log.platform, rt=rt)
+    except UnavailableError as error:
+        rt.log.event("request.failed", error.message, severity="WARNING", code=error.code)
 
 
 def after(change: Change, rt: Runtime, *, event: str) -> None:
