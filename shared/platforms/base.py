@@ -406,7 +406,7 @@ class Platform:
     metrics_batch: ClassVar[int] = 0  # posts that one `metrics` flow takes; 0: there is none
     alt_text: ClassVar[bool] = True
     link_card: ClassVar[str | None] = None  # the option that shows a link as a card
-    # For people, in README: what it lacks of `tools/features.py`, with the reason; and what its
+    # For people, in README: what it lacks of `features.py`, with the reason; and what its
     # requests and answers are held against: all that is known of them where nobody has tried it.
     lacks: ClassVar[Mapping[str, str]] = {}
     built_to: ClassVar[str]
