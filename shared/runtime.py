@@ -85,6 +85,7 @@ class Runtime:
             auth_url=setting(platform.name, "AUTH_URL") or platform.auth_url,
             client_id=setting(platform.name, "CLIENT_ID"),
             client_secret=setting(platform.name, "CLIENT_SECRET"),
+            api_version=setting(platform.name, "API_VERSION"),
         )
 
     @cached_property

@@ -1,7 +1,10 @@
 locals {
-  app_settings = merge([
-    for platform, app in var.platforms : { "${upper(platform)}_CLIENT_ID" = app.client_id }
-  ]...)
+  app_settings = merge(flatten([
+    for platform, app in var.platforms : [
+      app.client_id == null ? {} : { "${upper(platform)}_CLIENT_ID" = app.client_id },
+      app.api_version == null ? {} : { "${upper(platform)}_API_VERSION" = app.api_version },
+    ]
+  ])...)
 
   # function => environment; `shared/config.py` reads it
   settings = {

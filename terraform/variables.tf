@@ -178,10 +178,11 @@ variable "token_keys" {
 }
 
 variable "platforms" {
-  description = "Our app at each platform, by the platform's name: needed to refresh tokens. A public client has no secret."
+  description = "Our app at each platform, by the platform's name: needed to refresh tokens. A public client has no secret. LinkedIn serves each version of its API for a year: api_version is YYYYMM, null the code's own."
   type = map(object({
-    client_id     = string
+    client_id     = optional(string)
     client_secret = optional(object({ secret = string, version = string }))
+    api_version   = optional(string)
   }))
   default  = {}
   nullable = false
@@ -192,8 +193,13 @@ variable "platforms" {
   }
 
   validation {
-    condition     = alltrue([for app in var.platforms : length(app.client_id) > 0])
+    condition     = alltrue([for app in var.platforms : app.client_id != ""])
     error_message = "platforms: client_id must not be empty."
+  }
+
+  validation {
+    condition     = alltrue([for name, app in var.platforms : app.api_version == null ? true : name == "linkedin" && can(regex("^20[0-9]{4}$", app.api_version))])
+    error_message = "platforms: api_version is LinkedIn's, a year and a month such as 202612."
   }
 
   validation {

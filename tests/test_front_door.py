@@ -284,6 +284,30 @@ def test_colour_is_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_who_waits_for_a_pipe_hears_of_it_now_and_then() -> None:
+    out, beside = io.StringIO(), io.StringIO()
+    piped = Terminal(out, beside, every=0.2)
+
+    for done in range(5):
+        piped.note(f"{done} of 5 …")
+    at_once = beside.getvalue()
+    until(lambda: beside.getvalue().count("\n") == 2)
+    piped.note("5 of 5 …")
+    piped.say("All done.")
+    time.sleep(0.5)
+
+    assert at_once == "0 of 5 …\n"
+    assert beside.getvalue() == "0 of 5 …\n4 of 5 …\n"
+    assert out.getvalue() == "All done.\n"
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_every_target_of_the_makefile_is_listed() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^([a-z]+):", makefile, re.MULTILINE)

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from shared.config import Settings
+from shared.platforms import linkedin
 from shared.platforms.registry import NAMES, platform_class
 from tools import tables
 
@@ -55,12 +56,14 @@ def test_every_setting_is_in_the_table_and_none_in_vain() -> None:
 
     assert known <= said
     by_rule = {"WEBHOOK_URL_PUBLISH_POST", "_AUTH_URL", "_CLIENT_ID", "_CLIENT_SECRET"}
+    by_rule |= {"LINKEDIN_API_VERSION"}
     theirs = {
         "GOOGLE_APPLICATION_CREDENTIALS",
         "FIRESTORE_EMULATOR_HOST",
         "STORAGE_EMULATOR_HOST",
     }
     assert said - known <= by_rule | theirs
+    assert f"| {linkedin.VERSION} |" in table
 
 
 def test_its_tables_of_platforms_are_what_the_adapters_declare() -> None:

@@ -13,8 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from shared.platforms.base import Delivery, Guarantee, Limits, Platform, Windowed
+from shared.platforms.features import FEATURES, accounts
 from shared.platforms.registry import PLATFORMS, platform_class
-from tools.features import FEATURES, accounts
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

@@ -4,6 +4,7 @@ import flask
 import functions_framework
 
 from shared.edge.answers import Answer
+from shared.edge.bodies import Nothing
 from shared.edge.requests import (
     CancelRequest,
     CommandRequest,
@@ -19,7 +20,7 @@ from shared.edge.requests import (
     StatusQuery,
 )
 from shared.edge.serve import BACKEND, Context, Route, admits, serve
-from shared.jobs import accounts, commands, forecasts, media, schedule, status
+from shared.jobs import accounts, commands, forecasts, media, platforms, schedule, status
 from shared.jobs.commands import Edit, Retry, Which
 from shared.jobs.schedule import Order
 
@@ -117,9 +118,12 @@ def handle_forecast(query: ForecastQuery, context: Context) -> Answer:
     return Answer(200, told)
 
 
+def handle_platforms(_: Nothing, context: Context) -> Answer:
+    return Answer(200, platforms.listed(context.rt))
+
+
 def handle_media(body: MediaRequest, context: Context) -> Answer:
-    asset = body.asset(context.rt.now())
-    return Answer(200, media.register(body.media_asset_id, asset, context.rt))
+    return Answer(200, media.register(body.media_asset_id, body.asset, context.rt))
 
 
 def which(job_type: str, body: CommandRequest) -> Which:
@@ -147,6 +151,7 @@ ROUTES = {
     "/accounts/disconnect": Route(DisconnectRequest, handle_disconnect, admits=BY_BACKEND),
     "/accounts/forecast": Route(ForecastQuery, handle_forecast, admits=BY_BACKEND, method="GET"),
     "/media": Route(MediaRequest, handle_media, admits=BY_BACKEND),
+    "/platforms": Route(Nothing, handle_platforms, admits=BY_BACKEND, method="GET"),
 }
 
 

@@ -24,6 +24,9 @@ from shared.domain.deliveries import (
 from shared.domain.media import MediaItem
 from shared.domain.schedules import Plan
 
+# No token to look with, as the code of an unknown outcome says.
+TOKENLESS = ("auth_expired", "account_disconnected")
+
 
 @dataclass(frozen=True, slots=True)
 class Correction:
@@ -154,6 +157,26 @@ def wake(log: PublishLog, now: datetime) -> Change | None:
         return None
     awake = {"status": log.status, "error_code": None, "error_message": None}
     return Change(hop_to(log, now, max(log.due_at, now), **awake), wakes=True)
+
+
+def look_again(log: PublishLog, now: datetime) -> Change | None:
+    """An unknown outcome that its last looks had no token for is looked into once more, as often as
+    after its call. None: it is at rest for another reason, a person has ordered something since, or
+    it is too late: a look may be the very same call again."""
+    if log.status is not Status.UNKNOWN or log.is_open or log.error_code not in TOKENLESS:
+        return None
+    if not log.reconciling or now >= log.latest_at:
+        return None
+    afresh = {"status": Status.UNKNOWN, "lookups": 1, "attempts_spent": 0}
+    return Change(hop_to(log, now, now, **afresh), wakes=True)
+
+
+def told(log: PublishLog, now: datetime) -> Change | None:
+    """An unknown outcome that waits for a person, who has been told: the sweep is done with it.
+    None: it is at rest no more, or was done with before."""
+    if log.is_open or log.sweep_at is None:
+        return None
+    return Change(evolve(log, now, sweep_at=None))
 
 
 def found(

@@ -282,12 +282,13 @@ def hop_to(log: PublishLog, now: datetime, at: datetime, **fields: Any) -> Publi
 
 
 def ended(log: PublishLog, now: datetime, status: Status, **fields: Any) -> PublishLog:
-    """A version that nothing will wake again."""
+    """A version that nothing will wake again. Of an unknown one somebody has to hear: the sweep
+    sees to it."""
     at_rest: dict[str, Any] = {
         "owner": None,
         "lease_ends_at": None,
         "next_retry_at": None,
-        "sweep_at": None,
+        "sweep_at": now + leases.SWEEP_GRACE if status is Status.UNKNOWN else None,
         "promote_at": None,
     }
     return evolve(log, now, status=status, **(at_rest | fields))

@@ -1,5 +1,6 @@
 """Social accounts: connected with the tokens that the backend's OAuth dance brought, disconnected,
-and reconnected, which sends again what had failed for want of a token."""
+and reconnected, which sends again what had failed for want of a token, and looks again for what
+could not be looked for without one."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.domain import keys
+from shared.domain import changes, keys
 from shared.domain.accounts import AccountStatus, SocialAccount, Tokens
 from shared.domain.failures import (
     ConflictError,
@@ -20,11 +21,12 @@ from shared.domain.failures import (
 from shared.domain.markers import Keyed
 from shared.jobs import commands, refresh
 from shared.jobs.commands import Retry, Which
+from shared.jobs.publish import after, looks_up
 from shared.platforms.base import Platform, is_server
 from shared.runtime import Runtime
 
-REDRIVEN_AT_ONCE = 200
 LIMITS_SECONDS = 5.0
+AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,14 @@ def connect(wanted: Connection, by: str, rt: Runtime) -> dict[str, Any]:
         platform=wanted.platform,
         tokenVersion=account.token_version,
     )
-    redriven = _redrive(wanted, by, rt) if account.token_version > 1 else []
-    shown = _shown(wanted.account_id, account)
-    return {**shown, "limits": account.limits, "warnings": warnings, "redriven": redriven}
+    again = account.token_version > 1
+    return {
+        **_shown(wanted.account_id, account),
+        "limits": account.limits,
+        "warnings": warnings,
+        "redriven": _redrive(wanted, by, rt) if again else [],
+        "lookingAgain": _look_again(wanted.account_id, account, rt) if again else [],
+    }
 
 
 def _known(wanted: Connection, before: SocialAccount | None) -> dict[str, int]:
@@ -115,7 +122,7 @@ def _told(
 def _redrive(wanted: Connection, by: str, rt: Runtime) -> list[str]:
     """What failed for want of a token and may still go out. One that cannot be is left a dead
     letter: the next reconnect, or a retry, finds it there."""
-    letters = rt.store.accounts.letters(wanted.account_id, "auth_expired", REDRIVEN_AT_ONCE)
+    letters = rt.store.accounts.letters(wanted.account_id, "auth_expired", AT_ONCE)
     redriven = []
     for letter in letters:
         latest = letter.evidence.get("latestAt")
@@ -135,6 +142,23 @@ def _redrive(wanted: Connection, by: str, rt: Runtime) -> list[str]:
             continue
         redriven.append(letter.delivery_id or "")
     return redriven
+
+
+def _look_again(account_id: str, account: SocialAccount, rt: Runtime) -> list[str]:
+    """What may be on the platform and could not be looked for without a token. It is looked for,
+    not sent; a look whose task is not made is the sweep's."""
+    if not looks_up(rt.platforms[account.platform], account):
+        return []
+    looking = []
+    for log in rt.store.oversight.unlooked(account_id, AT_ONCE):
+        try:
+            change = rt.store.oversight.move(log.id, changes.look_again)
+        except JobError:
+            continue
+        if change is not None:
+            after(change, rt, event="publish.moved")
+            looking.append(log.id)
+    return looking
 
 
 def disconnect(company_id: str, account_id: str, rt: Runtime) -> dict[str, Any]:

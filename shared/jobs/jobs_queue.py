@@ -119,9 +119,10 @@ class Order:
 
 def queue(order: Order, person: Person, rt: Runtime, traceparent: str) -> dict[str, Any]:
     """Raises `RefusedError` for a type that is not registered, naming those that are."""
-    _check(order, rt)
+    _check(order)
 
     def build(now: datetime) -> ScheduledJob:
+        _check_time(order, now)
         at = max(order.scheduled_for or now, now)
         return ScheduledJob(
             type=order.type,
@@ -160,14 +161,11 @@ def queue(order: Order, person: Person, rt: Runtime, traceparent: str) -> dict[s
     return {"success": True, "message": "The job is queued.", **response}
 
 
-def _check(order: Order, rt: Runtime) -> None:
+def _check(order: Order) -> None:
     kind = TYPES.get(order.type)
     if kind is None:
         sentence = f"{order.type!r} is not one of {', '.join(sorted(TYPES))}."
         raise RefusedError([Problem("type", "type_unknown", sentence)])
-    if order.scheduled_for and order.scheduled_for > rt.store.clock.now() + leases.HORIZON:
-        sentence = f"scheduledFor must be within {leases.HORIZON.days} days."
-        raise RefusedError([Problem("scheduledFor", "too_far", sentence)])
     try:
         kind.payload.model_validate(order.payload)
     except ValidationError as error:
@@ -177,6 +175,12 @@ def _check(order: Order, rt: Runtime) -> None:
             for fault in faults
         ]
         raise RefusedError(problems) from None
+
+
+def _check_time(order: Order, now: datetime) -> None:
+    if order.scheduled_for and order.scheduled_for > now + leases.HORIZON:
+        sentence = f"scheduledFor must be within {leases.HORIZON.days} days."
+        raise RefusedError([Problem("scheduledFor", "too_far", sentence)])
 
 
 def _wake(job_id: str, job: ScheduledJob, rt: Runtime) -> list[Failure]:

@@ -1,4 +1,4 @@
-"""What each platform accepts, and what it promises when its answer is lost."""
+"""What each platform accepts, what it can do, and what it promises when its answer is lost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from shared.platforms.base import Guarantee, Platform, Windowed
+from shared.platforms.features import FEATURES, accounts
 from shared.runtime import Runtime
 
 
@@ -23,9 +24,22 @@ def _shown(platform: Platform) -> dict[str, Any]:
         "label": platform.label,
         "limits": {to_camel(name): value for name, value in limits.items()},
         "options": platform.options.model_json_schema(),
-        "guarantee": _guarantee(platform.guarantee),
-        "refreshesTokens": platform.refreshes,
+        "accounts": [_account(platform, *kind) for kind in accounts(platform).items()],
+        "lacks": {_name(feature): why for feature, why in platform.lacks.items()},
     }
+
+
+def _account(platform: Platform, kind: str, user_id: str) -> dict[str, Any]:
+    """One kind of account, of which `user_id` is an example."""
+    return {
+        "kind": kind or None,
+        "guarantee": _guarantee(platform.guarantee_for(user_id)),
+        "features": {_name(name): has(platform, user_id) for name, has in FEATURES.items()},
+    }
+
+
+def _name(feature: str) -> str:
+    return to_camel(feature.replace(" ", "_").replace("-", "_"))
 
 
 def _guarantee(guarantee: Guarantee) -> dict[str, Any]:

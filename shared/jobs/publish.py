@@ -289,8 +289,13 @@ def looks_up(platform: Platform | None, account: SocialAccount | None) -> bool:
 
 
 def expire(held: Held, used_version: int, rt: Runtime) -> None:
+    """Best effort: what became of this delivery is still to be put on record, and the account's
+    next one finds out again."""
     log = held.log
-    refresh.expire(log.account_id, used_version=used_version, platform=log.platform, rt=rt)
+    try:
+        refresh.expire(log.account_id, used_version=used_version, platform=log.platform, rt=rt)
+    except UnavailableError as error:
+        rt.log.event("request.failed", error.message, severity="WARNING", code=error.code)
 
 
 def after(change: Change, rt: Runtime, *, event: str) -> None:
@@ -305,16 +310,19 @@ def after(change: Change, rt: Runtime, *, event: str) -> None:
         tell_failed(rt.queue.create_all([metrics_task(log, due_at)]), rt)
     if change.letter is not None and change.letter.redriven_to is None:
         line.event("delivery.dead_lettered", severity="ERROR", **_about(log))
-        _announce(log, rt)
+        announce(log, rt)
     if log.status is Status.UNKNOWN and not log.is_open:
         line.event("delivery.unknown", severity="ERROR", **_about(log))
-        _announce(log, rt)
+        announce(log, rt)
 
 
-def _announce(log: PublishLog, rt: Runtime) -> None:
-    """Somebody should hear of it, in a task of its own."""
+def announce(log: PublishLog, rt: Runtime) -> bool:
+    """Somebody should hear of it, in a task of its own; False where none could be made. Not made is
+    not lost: the sweep makes it."""
     about = keys.dead_letter_id(log.id, log.generation)
-    tell_failed(rt.queue.announce(about, traceparent=log.traceparent), rt)
+    failures = rt.queue.announce(about, traceparent=log.traceparent)
+    tell_failed(failures, rt)
+    return not failures
 
 
 def wake(log: PublishLog, rt: Runtime) -> None:

@@ -1,4 +1,5 @@
-"""What nobody woke: deliveries past their grace, leases that ran out, roll-ups never stored.
+"""What nobody woke: deliveries past their grace, leases that ran out, roll-ups never stored; and
+unknown outcomes that somebody may not have been told of.
 
 Its cost follows what is wrong, not what exists: each query reads only what it will act on.
 """
@@ -9,10 +10,11 @@ import time
 from functools import partial
 from typing import Any
 
+from shared.domain import changes
 from shared.domain.deliveries import Change, PublishLog
 from shared.domain.failures import UnavailableError
 from shared.jobs import bulk, slots
-from shared.jobs.publish import after, looks_up
+from shared.jobs.publish import after, announce, looks_up
 from shared.runtime import Runtime
 
 BATCH = 200
@@ -33,7 +35,7 @@ def run(rt: Runtime, ends_at: float) -> dict[str, Any]:
                 skipped += 1
                 continue
             woken += change.wakes
-            ended += not change.log.is_open
+            ended += log.is_open and not change.log.is_open
             if time.monotonic() >= ends_at:
                 break
     for post_id in rt.store.posts.stale(BATCH):
@@ -52,6 +54,8 @@ def run(rt: Runtime, ends_at: float) -> dict[str, Any]:
 
 
 def _sweep(log: PublishLog, rt: Runtime) -> Change | None:
+    if not log.is_open:
+        return _told(log, rt)
     platform = rt.platforms.get(log.platform)
     looks = partial(looks_up, platform)
     try:
@@ -64,3 +68,14 @@ def _sweep(log: PublishLog, rt: Runtime) -> Change | None:
             event = "delivery.cannot_start"
         after(change, rt, event=event)
     return change
+
+
+def _told(log: PublishLog, rt: Runtime) -> Change | None:
+    """An unknown outcome that has come to rest. Its alert has a task by now, or had one: the name
+    is the same, and so is the mark of whoever sends it."""
+    if not announce(log, rt):
+        return None
+    try:
+        return rt.store.oversight.move(log.id, changes.told)
+    except UnavailableError:
+        return None

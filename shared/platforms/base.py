@@ -374,7 +374,8 @@ class Options(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Our registration with a platform, from settings: where it answers and who we are there.
+    """Our registration with a platform, from settings: where it answers and who we are there, and
+    the version of its API that we ask for, where that is not the adapter's own.
 
     `api_url` may hold `{server}`: each account has its own there.
     """
@@ -383,6 +384,7 @@ class App:
     client_id: str | None = None
     client_secret: str | None = None
     auth_url: str | None = None
+    api_version: str | None = None
 
 
 REFRESH_AHEAD = timedelta(minutes=30)  # two runs of `maintain/refresh`
@@ -412,7 +414,7 @@ class Platform:
     metrics_batch: ClassVar[int] = 0  # posts that one `metrics` flow takes; 0: there is none
     alt_text: ClassVar[bool] = True
     link_card: ClassVar[str | None] = None  # the option that shows a link as a card
-    # For people, in README: what it lacks of `tools/features.py`, with the reason; and what its
+    # For people, in README: what it lacks of `features.py`, with the reason; and what its
     # requests and answers are held against: all that is known of them where nobody has tried it.
     lacks: ClassVar[Mapping[str, str]] = {}
     built_to: ClassVar[str]

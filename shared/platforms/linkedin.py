@@ -59,7 +59,9 @@ from shared.platforms.base import (
     fields_of,
 )
 
-VERSION = "202601"  # of the API; each is served for about a year, then every call answers 426
+# Of the API, unless LINKEDIN_API_VERSION says otherwise. Each is served for about a year, then
+# every call answers 426.
+VERSION = "202601"
 MEGABYTE = 1024 * 1024
 CREATE_COMMENT = "create comment"
 VIDEO = "video/mp4"
@@ -167,7 +169,7 @@ class LinkedIn(Platform):
         content = _content(media, options.article)
         if content:
             post["content"] = content
-        create = Request("POST", f"{self.app.api_url}/rest/posts", _headers(token), json=post)
+        create = Request("POST", f"{self.app.api_url}/rest/posts", self._headers(token), json=post)
         reply = yield Call(create, "create post", commits=True)
         urn = reply.headers.get("x-restli-id", "")  # 201 with an empty body
         return Published(urn, remote_url=_permalink(urn), published_at=_made_at(urn))
@@ -176,7 +178,7 @@ class LinkedIn(Platform):
         """Plain text: what is reserved in a post is not in a comment."""
         about = {"actor": delivery.platform_user_id, "object": delivery.above[0]}
         comment = about | {"message": {"text": delivery.text}}
-        create = Request("POST", self._comments(delivery), _headers(token), json=comment)
+        create = Request("POST", self._comments(delivery), self._headers(token), json=comment)
         reply = yield Call(create, CREATE_COMMENT, commits=True)
         return _commented(reply.json(), delivery)
 
@@ -196,7 +198,9 @@ class LinkedIn(Platform):
             if item.id in urns:
                 continue
             url = f"{self.app.api_url}/rest/images?action=initializeUpload"
-            reply = yield Call(Request("POST", url, _headers(token), json=owner), "begin upload")
+            reply = yield Call(
+                Request("POST", url, self._headers(token), json=owner), "begin upload"
+            )
             upload = reply.json()["value"]
             put = Request("PUT", upload["uploadUrl"], _octets(token), media=item)
             yield Call(put, "upload")
@@ -223,11 +227,11 @@ class LinkedIn(Platform):
             about = {"video": video.urn, "uploadToken": video.token}
             body = {"finalizeUploadRequest": about | {"uploadedPartIds": video.etags}}
             url = f"{self.app.api_url}/rest/videos?action=finalizeUpload"
-            yield Call(Request("POST", url, _headers(token), json=body), "end upload")
+            yield Call(Request("POST", url, self._headers(token), json=body), "end upload")
             video.finished = True
             yield Keep(video.state())
         url = f"{self.app.api_url}/rest/videos/{quote(video.urn, safe='')}"
-        reply = yield Call(Request("GET", url, _headers(token)), "read media")
+        reply = yield Call(Request("GET", url, self._headers(token)), "read media")
         match reply.json()["status"]:
             case "AVAILABLE":
                 return [(item, video.urn)]
@@ -245,7 +249,7 @@ class LinkedIn(Platform):
         more = {"uploadCaptions": False, "uploadThumbnail": False}
         url = f"{self.app.api_url}/rest/videos?action=initializeUpload"
         body = {"initializeUploadRequest": about | more}
-        reply = yield Call(Request("POST", url, _headers(token), json=body), "begin upload")
+        reply = yield Call(Request("POST", url, self._headers(token), json=body), "begin upload")
         value = reply.json()["value"]
         ends = value.get("uploadUrlsExpireAt")
         video = _Video(
@@ -265,7 +269,7 @@ class LinkedIn(Platform):
         # Rest.li wants the colons of a URN encoded, so the query is written by hand.
         author = quote(delivery.platform_user_id, safe="")
         url = f"{self.app.api_url}/rest/posts?q=author&author={author}&count=50&sortBy=CREATED"
-        headers = _headers(token) | {"X-RestLi-Method": "FINDER"}
+        headers = self._headers(token) | {"X-RestLi-Method": "FINDER"}
         reply = yield Call(Request("GET", url, headers), "find post")
         since, ours = delivery.unsettled_since - CLOCKS_APART, _plain(delivery.text)
         found = [
@@ -284,7 +288,7 @@ class LinkedIn(Platform):
     def _find_comment(self, delivery: Delivery, token: str) -> Flow:
         """{"elements": [{"actor": "urn:li:organization:7", "message": {"text": "…"}, "id": …}]}"""
         url = f"{self._comments(delivery)}?count=100"
-        reply = yield Call(Request("GET", url, _headers(token)), "find comment")
+        reply = yield Call(Request("GET", url, self._headers(token)), "find comment")
         found = [
             comment
             for comment in reply.json()["elements"]
@@ -325,7 +329,7 @@ class LinkedIn(Platform):
             f"{self.app.api_url}/rest/organizationalEntityShareStatistics"
             f"?q=organizationalEntity&organizationalEntity={entity}{lists}"
         )
-        reply = yield Call(Request("GET", url, _headers(token)), READ_METRICS)
+        reply = yield Call(Request("GET", url, self._headers(token)), READ_METRICS)
         asked = (*shares, *posts)
         if reply.status_code >= 400:  # let pass by `classify`
             if len(asked) == 1:
@@ -424,7 +428,23 @@ class LinkedIn(Platform):
     def _about(self, reply: httpx.Response) -> dict[str, Any]:
         return {"status": reply.status_code, "request_id": self.request_id(reply)}
 
+    @property
+    def _version(self) -> str:
+        return self.app.api_version or VERSION
+
+    def _headers(self, token: str) -> dict[str, str]:
+        return {
+            "Authorization": f"Bearer {token}",
+            "Linkedin-Version": self._version,
+            "X-Restli-Protocol-Version": "2.0.0",
+        }
+
     def message(self, reply: httpx.Response) -> str:
+        if reply.status_code == 426:
+            return (
+                f"LinkedIn serves version {self._version} of its API no more. Raise "
+                "LINKEDIN_API_VERSION to one that it serves, and redrive what has failed meanwhile."
+            )
         body = fields_of(reply)
         sentence = body.get("message") or body.get("error_description")
         return str(sentence) if sentence else super().message(reply)
@@ -517,14 +537,6 @@ def _content(media: list[tuple[MediaItem, str]], article: Article | None) -> dic
     if shown:
         return {"media": shown[0]}
     return {"article": article.model_dump(exclude_none=True)} if article else None
-
-
-def _headers(token: str) -> dict[str, str]:
-    return {
-        "Authorization": f"Bearer {token}",
-        "Linkedin-Version": VERSION,
-        "X-Restli-Protocol-Version": "2.0.0",
-    }
 
 
 def _octets(token: str) -> dict[str, str]:

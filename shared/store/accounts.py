@@ -221,7 +221,7 @@ class Accounts:
         """The account's open deliveries that fall due after `at`, soonest first."""
         query = queries.build(self._db, queries.OPEN_BY_ACCOUNT, account_id, since=at, limit=limit)
         logs = [parse(seen) for seen in self._db.query(query)]
-        return [log for log in logs if log.due_at > at]
+        return [log for log in logs if log.is_open and log.due_at > at]
 
     def posts_between(self, account_id: str, since: datetime, until: datetime, most: int) -> int:
         """How many the account has published, and has still to publish, in that time; counted up

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+
 from shared.domain.failures import ConflictError
 from shared.domain.media import MediaAsset
 from shared.store.firestore import Firestore, LostRaceError, UncertainError, Write, races
@@ -11,21 +14,22 @@ class MediaAssets:
     def __init__(self, db: Firestore) -> None:
         self._db = db
 
-    def register(self, asset_id: str, asset: MediaAsset) -> MediaAsset:
-        """The same asset again changes nothing; another one under its id is a `ConflictError`."""
+    def register(self, asset_id: str, asset: Callable[[datetime], MediaAsset]) -> MediaAsset:
+        """The asset as of now. The same one again changes nothing; another one under its id is a
+        `ConflictError`."""
         ref = self._db.ref("mediaAssets", asset_id)
         for _ in races():
             [seen] = self._db.read([ref])
             if seen.exists:
                 known = MediaAsset.model_validate(seen.to_dict())
-                when = {"created_at": known.created_at, "updated_at": known.updated_at}
-                if asset.model_copy(update=when) != known:
+                if asset(known.created_at) != known:
                     message = f"The id {asset_id!r} belongs to another asset. Use a new id."
                     raise ConflictError(message, code="asset_exists")
                 return known
+            fresh = asset(self._db.clock.now())
             try:
-                self._db.commit([Write(ref, asset.document(), create=True)])
+                self._db.commit([Write(ref, fresh.document(), create=True)])
             except (LostRaceError, UncertainError):
                 continue
-            return asset
+            return fresh
         raise AssertionError("unreachable")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from shared.domain import keys
+from shared.domain import changes, keys
 from shared.domain.dead_letters import LetterStatus
 from shared.domain.deliveries import Change, PublishLog, Status
 from shared.store import queries
@@ -59,11 +59,22 @@ class Oversight:
         """Deliveries that a pause of this scope has put to sleep."""
         found: list[PublishLog] = []
         for status in HELD_BY_A_PAUSE:
-            query = queries.page(
-                self._db, queries.PAUSED, "paused", str(status), optional=where, limit=limit
-            )
-            found += [parse(seen) for seen in self._db.query(query)]
+            found += self._with_code("paused", status, where, limit)
         return found
+
+    def unlooked(self, account_id: str, limit: int) -> list[PublishLog]:
+        """An account's deliveries that are unknown and that there was no token to look for."""
+        where = {"accountId": account_id}
+        found = [self._with_code(code, Status.UNKNOWN, where, limit) for code in changes.TOKENLESS]
+        return [log for logs in found for log in logs]
+
+    def _with_code(
+        self, code: str, status: Status, where: Mapping[str, Any], limit: int
+    ) -> list[PublishLog]:
+        query = queries.page(
+            self._db, queries.IN_STATE_BY_CODE, code, str(status), optional=where, limit=limit
+        )
+        return [parse(seen) for seen in self._db.query(query)]
 
     def last_success(self, platform: str) -> datetime | None:
         query = queries.build(

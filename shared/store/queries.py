@@ -69,7 +69,7 @@ CLOSED_LETTERS = Query("deadLetters", equal=("status",), order="updatedAt")
 OPEN_LETTERS = Query("deadLetters", equal=("status",))
 UNCOPIED_LETTERS = Query("deadLetters", equal=("copied", "status"))
 IN_STATE = Query("publishLogs", equal=("status",), optional=("companyId", "platform", "accountId"))
-PAUSED = Query(
+IN_STATE_BY_CODE = Query(
     "publishLogs",
     equal=("errorCode", "status"),
     optional=("companyId", "platform", "accountId"),
@@ -114,7 +114,7 @@ QUERIES = (
     OPEN_LETTERS,
     UNCOPIED_LETTERS,
     IN_STATE,
-    PAUSED,
+    IN_STATE_BY_CODE,
     LAST_SUCCESS,
     AUDIT,
     JOBS,

@@ -231,6 +231,32 @@ run "platforms_have_a_secret_that_is_not_pinned" {
   expect_failures = [var.platforms]
 }
 
+run "platforms_have_a_version_that_is_no_month" {
+  command = plan
+
+  plan_options {
+    target = [google_secret_manager_secret_iam_member.reads]
+  }
+  variables {
+    platforms = { linkedin = { api_version = "v2" } }
+  }
+
+  expect_failures = [var.platforms]
+}
+
+run "platforms_have_a_version_that_none_asks_for" {
+  command = plan
+
+  plan_options {
+    target = [google_secret_manager_secret_iam_member.reads]
+  }
+  variables {
+    platforms = { twitter = { api_version = "202612" } }
+  }
+
+  expect_failures = [var.platforms]
+}
+
 run "media_bucket_is_a_uri" {
   command = plan
 

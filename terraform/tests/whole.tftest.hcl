@@ -15,7 +15,7 @@ variables {
     admins    = ["bot@acme-test.iam.gserviceaccount.com"]
   }
   platforms = {
-    linkedin = { client_id = "li-app", client_secret = { secret = "linkedin-client-secret", version = "3" } }
+    linkedin = { client_id = "li-app", client_secret = { secret = "linkedin-client-secret", version = "3" }, api_version = "202612" }
     twitter  = { client_id = "x-app" }
   }
 }
@@ -76,6 +76,22 @@ run "whole" {
       ]
     ]))
     error_message = "Versions of secrets are pinned."
+  }
+  assert {
+    condition = {
+      for name, function in google_cloudfunctions2_function.function :
+      name => {
+        for setting, value in function.service_config[0].environment_variables :
+        setting => value if startswith(setting, "LINKEDIN_") || startswith(setting, "TWITTER_")
+      }
+      } == {
+      for name, function in local.topology.functions :
+      name => {
+        for setting, value in { LINKEDIN_CLIENT_ID = "li-app", LINKEDIN_API_VERSION = "202612", TWITTER_CLIENT_ID = "x-app" } :
+        setting => value if contains(function.uses, "platforms")
+      }
+    }
+    error_message = "Who speaks to platforms knows our app there, and which version of an API to ask for; nobody else does."
   }
   assert {
     condition = alltrue([

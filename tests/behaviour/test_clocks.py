@@ -15,9 +15,14 @@ from typing import Any
 import pytest
 
 from shared import config
+from shared.domain import leases
 from shared.domain.claims import Begun, Busy, Done, Early, Knock, Outcome, Replay
 from shared.domain.deliveries import Status
-from shared.jobs import publish
+from shared.domain.failures import RefusedError
+from shared.domain.redrives import Person
+from shared.edge.requests import MediaRequest
+from shared.jobs import jobs_queue, media, publish
+from shared.jobs.jobs_queue import Order
 from shared.jobs.publish import Knocked
 from shared.runtime import Runtime
 from shared.store.clock import Clock
@@ -150,3 +155,42 @@ def test_a_keys_window_is_kept_by_firestores_time(
     assert first.log.status is Status.UNKNOWN
     assert len(world.stack.platforms.calls("discord", "create post")) == 1 + sent
     assert len(world.stack.platforms.posts("discord")) == sent
+
+
+@pytest.mark.parametrize("error", [WRONG, -WRONG], ids=["fast", "slow"])
+def test_how_far_ahead_a_job_may_be_queued_is_judged_by_firestores_time(
+    world: World, instance: Make, error: timedelta
+) -> None:
+    horizon = world.stack.clock.now() + leases.HORIZON
+    within, beyond = horizon - timedelta(minutes=5), horizon + timedelta(minutes=5)
+
+    _queue(within, instance(error))
+    with pytest.raises(RefusedError) as refused:
+        _queue(beyond, instance(error))
+
+    assert [problem.code for problem in refused.value.problems] == ["too_far"]
+    assert [job["scheduledFor"] for job in world.stack.records("scheduledJobs").values()] == [
+        within
+    ]
+
+
+def _queue(at: datetime, instance: Instance) -> None:
+    order = Order("sweep", {}, None, at, None)
+    jobs_queue.queue(order, Person("ann@example.com"), instance.rt, "")
+
+
+@pytest.mark.parametrize("error", [WRONG, -WRONG], ids=["fast", "slow"])
+def test_a_media_asset_is_registered_at_firestores_time(
+    world: World, instance: Make, error: timedelta
+) -> None:
+    wanted = {
+        "companyId": "acme",
+        "mediaAssetId": "launch",
+        "uri": "https://cdn.example/launch.jpg",
+        "contentType": "image/jpeg",
+    }
+
+    media.register("launch", MediaRequest.model_validate(wanted).asset, instance(error).rt)
+
+    registered = world.stack.records("mediaAssets")["launch"]
+    assert abs(registered["createdAt"] - world.stack.clock.now()) < 30 * SECOND

@@ -136,7 +136,37 @@ def test_each_platform_says_what_it_accepts(console: Console) -> None:
     assert set(platforms) >= {"instagram", "linkedin", "twitter"}
     twitter = platforms["twitter"]
     assert twitter["limits"]["textChars"] == 280
-    assert twitter["guarantee"]["kind"] == "readback"
     assert twitter["options"]["type"] == "object"
-    assert platforms["instagram"]["limits"]["requiredMedia"] is True
-    assert platforms["instagram"]["guarantee"]["kind"] == "exact"
+    [account] = twitter["accounts"]
+    assert (account["kind"], account["guarantee"]["kind"]) == (None, "readback")
+    assert (account["features"]["thread"], account["features"]["linkCard"]) == (True, False)
+    assert "X makes its own" in twitter["lacks"]["linkCard"]
+    instagram = platforms["instagram"]
+    assert (instagram["limits"]["requiredMedia"], instagram["limits"]["dailyPosts"]) == (True, 100)
+
+
+def test_each_kind_of_account_says_what_it_can_do_and_how_an_unknown_outcome_is_settled(
+    console: Console,
+) -> None:
+    platforms = {one["platform"]: one for one in console.look("/platforms")["platforms"]}
+
+    kinds = {one["kind"]: one for one in platforms["linkedin"]["accounts"]}
+    assert {kind: one["guarantee"]["kind"] for kind, one in kinds.items()} == {
+        "organization": "readback",
+        "member": "none",
+    }
+    assert {kind: one["features"]["metrics"] for kind, one in kinds.items()} == {
+        "organization": True,
+        "member": False,
+    }
+    bot, webhook = platforms["discord"]["accounts"]
+    window = bot["guarantee"]["earliestSeconds"], bot["guarantee"]["latestSeconds"]
+    assert (bot["kind"], window) == ("bot", (60, 120))
+    assert (webhook["kind"], webhook["guarantee"]["kind"]) == ("webhook", "none")
+
+
+def test_the_backend_is_told_the_same(console: Console) -> None:
+    answer = console.stack.get("schedule_post", "/platforms")
+
+    assert answer.status_code == 200
+    assert answer.json() == console.look("/platforms")

@@ -154,6 +154,46 @@ def test_an_alert_whose_task_could_not_be_made_goes_out_after_the_next_sweep(
     assert [body["postId"] for body in receiver.bodies()] == [post_id]
 
 
+def test_an_unknown_whose_alert_could_not_be_made_is_told_once_after_the_sweep(
+    console: Console, receiver: Receiver
+) -> None:
+    world, linkedin = console.world, console.world.account("linkedin")
+    console.stack.tasks.faults.refuse("CreateTask", times=None)
+    post_id = console.unknown(linkedin)
+    world.deliver(post_id, linkedin)
+    console.stack.turn(timedelta(minutes=3))
+    world.sweep()
+    console.stack.tasks.faults.clear()
+    before = len(receiver.heard)
+
+    for _ in range(3):
+        console.stack.turn(timedelta(hours=3))
+        world.sweep()
+        console.stack.settle()
+
+    assert before == 0
+    assert [(told["event"], told["postId"]) for told in receiver.bodies()] == [("unknown", post_id)]
+    assert len(console.stack.events("delivery.unknown")) == 1
+    assert world.delivery(post_id, linkedin)["status"] == "unknown"
+
+
+def test_an_unknown_that_was_told_is_not_told_again_by_the_sweep(
+    console: Console, receiver: Receiver
+) -> None:
+    console.unknown(console.world.account("linkedin"))
+    console.stack.settle()
+    before = len(receiver.heard)
+
+    console.stack.turn(timedelta(hours=25))  # by when the queue has forgotten the task's name
+    swept = [console.world.sweep() for _ in range(2)]
+    console.stack.settle()
+
+    assert (before, len(receiver.heard)) == (1, 1)
+    assert [(done["ended"], done["skipped"]) for done in swept] == [(0, 0), (0, 0)]
+    attempts = [one for one in console.stack.tasks.attempts if one.queue == "default"]
+    assert len(attempts) == 2
+
+
 def test_a_sender_that_dies_leaves_a_claim_that_runs_out(
     console: Console, receiver: Receiver
 ) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from tests.world import World
+from tests.world import Account, World
 
 ORGANIZATION = "urn:li:organization:77"
 
@@ -78,6 +79,88 @@ def test_looking_goes_on_when_the_account_is_connected_again(world: World, gone:
     assert without_token["nextRetryAt"] is not None
     assert len(world.stack.platforms.posts("twitter")) == 1
     assert world.delivery(post_id, account)["status"] == "success"
+
+
+def _unlooked(world: World, account: Account, lost: str, **more: Any) -> str:
+    """A post whose call was never answered, and whose account lost its token before anyone could
+    look; the half hour is over."""
+    world.stack.platforms.misbehave(account.platform, "create post", lost)
+    post_id = world.schedule(account, **more)
+    world.stack.settle()
+    world.stack.platforms.revoke(account.access_token)
+    for _ in range(35):
+        world.stack.turn(timedelta(minutes=1))
+    delivery = world.delivery(post_id, account)
+    assert (delivery["status"], delivery["errorCode"]) == ("unknown", "auth_expired")
+    assert delivery["nextRetryAt"] is None
+    return post_id
+
+
+def _reconnect(world: World, account: Account, **more: Any) -> list[str]:
+    """With a token that is good; which deliveries are looked for again."""
+    world.stack.platforms.add_account(account.platform, account.user_id, "newer")
+    answer = world.connect(account, accessToken="newer", refreshToken=None, **more)
+    assert answer.status_code == 200, answer.text
+    world.stack.settle()
+    looking: list[str] = answer.json()["lookingAgain"]
+    return looking
+
+
+def test_connecting_again_looks_again_for_what_nobody_could_look_for(world: World) -> None:
+    account = world.account("twitter", refreshToken=None)
+    post_id = _unlooked(world, account, "drop_after")
+
+    looking = _reconnect(world, account)
+
+    after = world.delivery(post_id, account)
+    [post] = world.stack.platforms.posts("twitter")
+    assert looking == [after["deliveryId"]]
+    assert (after["status"], after["remoteId"]) == ("success", post.id)
+    assert len(world.stack.platforms.calls("twitter", "create post")) == 1
+    assert world.status(post_id)["status"] == "published"
+
+
+def test_looking_again_ends_where_nothing_is_found_and_sends_nothing(world: World) -> None:
+    account = world.account("twitter", refreshToken=None)
+    post_id = _unlooked(world, account, "drop_before")
+
+    first = _reconnect(world, account)
+    in_between = _reconnect(world, account)
+    for _ in range(35):
+        world.stack.turn(timedelta(minutes=1))
+    second = _reconnect(world, account)
+
+    delivery = world.delivery(post_id, account)
+    assert (first, in_between, second) == ([delivery["deliveryId"]], [], [])
+    assert (delivery["status"], delivery["errorCode"]) == ("unknown", "not_found")
+    assert delivery["nextRetryAt"] is None
+    assert len(world.stack.platforms.calls("twitter", "create post")) == 1
+    assert len(world.stack.platforms.calls("twitter", "find post")) <= 8  # one of them refused
+    assert world.stack.platforms.posts("twitter") == []
+
+
+def test_looking_again_repeats_the_very_same_call_where_that_is_the_look(world: World) -> None:
+    account = world.account("bluesky", refreshToken=None, server="bread.example")
+    post_id = _unlooked(world, account, "drop_before")
+
+    _reconnect(world, account, server="bread.example")
+
+    first, *_, last = world.stack.platforms.calls("bluesky", "create post")
+    assert world.delivery(post_id, account)["status"] == "success"
+    assert first.json() == last.json()
+    assert len(world.stack.platforms.posts("bluesky")) == 1
+
+
+def test_nothing_is_looked_for_again_past_the_latest_time(world: World) -> None:
+    account = world.account("twitter", refreshToken=None)
+    latest = world.stack.clock.now() + timedelta(minutes=50)
+    post_id = _unlooked(world, account, "drop_after", latestAt=latest.isoformat())
+    world.stack.clock.turn(timedelta(minutes=20))
+
+    looking = _reconnect(world, account)
+
+    assert looking == []
+    assert world.delivery(post_id, account)["status"] == "unknown"
 
 
 def test_a_person_who_takes_the_risk_sends_it_again(world: World) -> None:

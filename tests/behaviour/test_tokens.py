@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from shared.jobs.refresh import AT_ONCE
 from tests.world import Account, World
 
 
@@ -59,6 +60,44 @@ def test_an_account_without_a_refresh_token_is_expired_at_once(world: World) -> 
     assert len(delivery["attempts"]) == 1
     assert len(world.letters(reason="auth_expired")) == 1
     assert len(world.stack.events("account.expired")) == 1
+
+
+def test_a_refusal_is_on_record_though_the_account_cannot_be_expired(world: World) -> None:
+    linkedin = world.account("linkedin", refreshToken=None)
+    world.stack.platforms.revoke(linkedin.access_token)
+    world.stack.proxy.refuse("Commit", when=expires_an_account, times=None)
+
+    first = world.schedule(linkedin)
+    world.stack.settle()
+    account_then = kept(world, linkedin)["status"]
+    world.stack.proxy.heal()
+    second = world.schedule(linkedin)
+    world.stack.settle()
+
+    ends = [world.delivery(post_id, linkedin) for post_id in (first, second)]
+    assert [(end["status"], end["errorCode"]) for end in ends] == [("failed", "auth_expired")] * 2
+    assert (account_then, kept(world, linkedin)["status"]) == ("active", "expired")
+    assert len(world.letters(reason="auth_expired")) == 2
+
+
+def test_an_account_that_cannot_be_expired_keeps_no_other_from_being_refreshed(
+    world: World,
+) -> None:
+    refused = world.account("twitter", expiresAt=soon(world))
+    world.stack.platforms.revoke(refused.refresh_token)
+    world.refresh()
+    world.stack.clock.turn(timedelta(minutes=15))
+    behind = [world.account("twitter", expiresAt=soon(world)) for _ in range(AT_ONCE)]
+    world.stack.proxy.refuse("Commit", when=expires_an_account, times=None)
+
+    first = world.refresh()
+    world.stack.proxy.heal()
+    second = world.refresh()
+
+    assert (first["refreshed"], first["expired"], first["failed"]) == (AT_ONCE, 0, 1)
+    assert [kept(world, one)["tokenVersion"] for one in behind] == [2] * AT_ONCE
+    assert (second["refreshed"], second["expired"], second["failed"]) == (0, 1, 0)
+    assert kept(world, refused)["status"] == "expired"
 
 
 def test_what_comes_due_on_an_expired_account_fails_without_asking(world: World) -> None:
@@ -245,10 +284,24 @@ def expire_access(world: World, account: Account) -> None:
     tokens[account.access_token].expires_at = world.stack.clock.now()
 
 
+def soon(world: World) -> str:
+    """When a token ends that is refreshed now."""
+    return (world.stack.clock.now() + timedelta(minutes=29)).isoformat()
+
+
 def kept(world: World, account: Account) -> dict[str, Any]:
     record = world.stack.record("socialAccounts", account.id)
     assert record is not None
     return record
+
+
+def expires_an_account(request: Any) -> bool:
+    return any(
+        "/socialAccounts/" in write.update.name
+        and write.update.fields["status"].string_value == "expired"
+        for write in request.writes
+        if "status" in write.update.fields
+    )
 
 
 def stores_tokens(request: Any) -> bool:

@@ -70,6 +70,38 @@ def test_cancelling_ends_a_delivery(status: Status) -> None:
     assert (after.state, after.version, after.is_open) == ({}, log.version + 1, False)
 
 
+def an_unlooked_log(**fields: Any) -> PublishLog:
+    """Unknown and at rest, since there was no token to look with."""
+    about = {"status": S.UNKNOWN, "error_code": "auth_expired", "unsettled_since": NOW - HOUR}
+    return a_log(**(about | {"lookups": 7} | fields))
+
+
+def test_looking_again_is_one_more_round_of_looks_and_no_order_to_send() -> None:
+    change = changes.look_again(an_unlooked_log(), NOW)
+
+    assert change is not None
+    assert change.wakes
+    after = change.log
+    assert (after.status, after.reconciling, after.is_open) == (S.UNKNOWN, True, True)
+    assert (after.due_at, after.lookups, after.generation) == (NOW, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        pytest.param({"error_code": "not_found"}, id="it was looked for"),
+        pytest.param({"next_retry_at": NOW + HOUR}, id="it is being looked for"),
+        pytest.param({"lookups": 0}, id="a person has ordered a second send since"),
+        pytest.param({"latest_at": NOW}, id="too late"),
+        pytest.param({"status": S.FAILED, "unsettled_since": None}, id="a failure"),
+    ],
+)
+def test_what_is_at_rest_for_another_reason_is_not_looked_for_again(
+    otherwise: dict[str, Any],
+) -> None:
+    assert changes.look_again(an_unlooked_log(**otherwise), NOW) is None
+
+
 def test_cancelling_what_may_have_been_sent_leaves_it_unknown() -> None:
     log = a_log(status=S.WAITING, unsettled_since=NOW - HOUR)
 

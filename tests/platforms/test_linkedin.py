@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from shared import config
 from shared.domain.accounts import Tokens
 from shared.domain.failures import (
     AuthExpiredError,
@@ -20,6 +21,7 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Draft, NoGuarantee, Platform, Processing, Published, ReadBack
 from shared.platforms.linkedin import LinkedIn, little_text
+from shared.runtime import Runtime
 from tests.platforms.contract import (
     LINK,
     REFRESH_TOKEN,
@@ -220,12 +222,31 @@ class TestLinkedIn(Uploads, Comments, RefreshesAsClient):
 
         assert type(self.fail(stage, platform)) is TransientError
 
-    def test_a_version_that_is_served_no_more_is_a_refusal(
+    def test_a_version_that_is_served_no_more_is_a_refusal_that_names_the_setting(
         self, stage: Stage, platform: Platform
     ) -> None:
         stage.server.linkedin.sunset.add("202601")
 
-        assert type(self.fail(stage, platform, media=())) is PermanentError
+        error = self.fail(stage, platform, media=())
+
+        assert type(error) is PermanentError
+        assert error.code == "NONEXISTENT_VERSION"
+        assert error.message == (
+            "LinkedIn serves version 202601 of its API no more. Raise LINKEDIN_API_VERSION to one "
+            "that it serves, and redrive what has failed meanwhile."
+        )
+
+    def test_the_version_is_a_setting(self, stage: Stage, platform: Platform) -> None:
+        stage.server.linkedin.sunset.add("202601")
+        settings = {"GCP_PROJECT_ID": "acme", "LINKEDIN_API_VERSION": "202612"}
+        environment = config.load(settings | stage.server.settings())
+        newer = Runtime(environment, "publish_post").platforms[platform.name]
+
+        published = stage.publish(newer, self.delivery(media=()), TOKEN)
+
+        assert isinstance(published, Published)
+        [call] = stage.server.calls("linkedin", "create post")
+        assert call.headers["linkedin-version"] == "202612"
 
     def test_a_daily_limit_ends_at_midnight(self, stage: Stage, platform: Platform) -> None:
         stage.server.misbehave("linkedin", "create post", "throttle", daily=True)

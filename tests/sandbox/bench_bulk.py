@@ -38,12 +38,14 @@ def figures(world: World, rows: int, note: Callable[[str], None]) -> Iterator[Fi
     stack.storage.put(BUCKET, "bench.csv", sheet(world, rows), "text/csv")
     data = {"uri": f"gs://{BUCKET}/bench.csv", "userId": "user-1"}
     stack.get("bulk", "/jobs", companyId=COMPANY, jobId="none")  # it starts at its first request
-    note(f"Taking {rows} rows in …")
-    first = timed(stack, "BULK_IMPORT", data, rows)
-    note(f"Taking the same {rows} rows in again …")
-    again = timed(stack, "BULK_IMPORT", data, rows)
-    note(f"Writing {rows} rows out …")
-    out = timed(stack, "BULK_EXPORT", {"records": "posts"}, rows)
+
+    def share(doing: str) -> Callable[[float], None]:
+        return lambda done: note(f"{doing}: {done:.0%} …")
+
+    first = timed(stack, "BULK_IMPORT", data, rows, share(f"Taking {rows} rows in"))
+    same = f"Taking the same {rows} rows in again"
+    again = timed(stack, "BULK_IMPORT", data, rows, share(same))
+    out = timed(stack, "BULK_EXPORT", {"records": "posts"}, rows, share(f"Writing {rows} rows out"))
     assert first.counts["created"] == again.counts["unchanged"] == out.counts["rows"] == rows
 
     batches, pages = -(-rows // BATCH_ROWS), rows // PAGE_ROWS + 1
@@ -80,8 +82,10 @@ def trips_figure(name: str, rows: int, run: Run, budget: int, floor: int) -> Fig
     return Figure(f"Firestore round trips per 1,000 rows, {name}", counted, most, least)
 
 
-def timed(stack: Stack, type: str, data: dict[str, Any], rows: int) -> Run:
-    """One job from its request to its end."""
+def timed(
+    stack: Stack, type: str, data: dict[str, Any], rows: int, tell: Callable[[float], None]
+) -> Run:
+    """One job from its request to its end; `tell` hears how much of it is done."""
     [process] = stack.processes["bulk"]
     before, started = stack.proxy.counts("bulk"), time.monotonic()
     job_id = ask(stack, type, data)
@@ -90,8 +94,9 @@ def timed(stack: Stack, type: str, data: dict[str, Any], rows: int) -> Run:
         return stack.record("bulkJobs", job_id) or {}
 
     with Watch(process, lambda: done(job(), rows)) as watch:
-        while job()["state"] in ("queued", "running"):
-            assert time.monotonic() < started + PATIENCE, job()
+        while (seen := job())["state"] in ("queued", "running"):
+            assert time.monotonic() < started + PATIENCE, seen
+            tell(done(seen, rows))
             time.sleep(0.2)
     seconds, spent = time.monotonic() - started, stack.proxy.counts("bulk") - before
     assert job()["state"] == "completed", job()

@@ -50,7 +50,6 @@ def figures(
     stack.post("sync_analytics", "/", {"idempotencyKey": "none", "companyId": "none"})
     [process] = stack.processes["sync_analytics"]
     one_at_a_time(stack)
-    note(f"Reading {posts} posts of {accounts} accounts …")
     before, started = stack.proxy.counts("sync_analytics"), time.monotonic()
     calls = len(stack.platforms.calls("twitter", "read metrics"))
     sync_id = asked(world)
@@ -59,8 +58,9 @@ def figures(
         return stack.record("analyticsSyncJobs", sync_id) or {}
 
     with Watch(process, lambda: sync()["accountsDone"] / accounts) as watch:
-        while sync()["status"] != "completed":
-            assert time.monotonic() < started + PATIENCE, sync()
+        while (seen := sync())["status"] != "completed":
+            assert time.monotonic() < started + PATIENCE, seen
+            note(f"Reading {posts} posts: {seen['accountsDone']} of {accounts} accounts …")
             time.sleep(0.2)
     seconds, spent = time.monotonic() - started, stack.proxy.counts("sync_analytics") - before
     calls = len(stack.platforms.calls("twitter", "read metrics")) - calls

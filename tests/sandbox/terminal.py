@@ -16,10 +16,17 @@ STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
 class Terminal:
-    """Prints whole lines from any thread; a passing note is shown on a terminal alone."""
+    """Prints whole lines from any thread. A passing note is wiped by what comes next; where the
+    output is no terminal it is a line beside it, one in `every` seconds."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
+    def __init__(
+        self, out: TextIO | None = None, beside: TextIO | None = None, every: float = 5.0
+    ) -> None:
         self._out = out or sys.stdout
+        self._beside = beside or sys.stderr
+        self._every = every
+        self._waiting = ""  # the note to be told when the time for another one has come
+        self._rests = False
         self.lively = self._out.isatty() and os.environ.get("TERM") != "dumb"
         self._colours = self.lively and not os.environ.get("NO_COLOR")
         self._noted = False
@@ -28,18 +35,37 @@ class Terminal:
     def say(self, line: str = "") -> None:
         with self._lock:
             self._wipe()
+            self._waiting = ""
             self._out.write(line.rstrip() + "\n")
             self._out.flush()
 
     def note(self, text: str) -> None:
         """Shown until the next line comes."""
-        if not self.lively:
-            return
         with self._lock:
+            if not self.lively:
+                self._waiting = text
+                if not self._rests:
+                    self._tell()
+                return
             self._wipe()
             self._out.write(text)
             self._out.flush()
             self._noted = True
+
+    def _tell(self) -> None:
+        """The newest note; after that, none for a while."""
+        self._beside.write(self._waiting + "\n")
+        self._beside.flush()
+        self._waiting, self._rests = "", True
+        timer = threading.Timer(self._every, self._rested)
+        timer.daemon = True  # nobody waits for a note
+        timer.start()
+
+    def _rested(self) -> None:
+        with self._lock:
+            self._rests = False
+            if self._waiting:
+                self._tell()
 
     def paint(self, text: str, style: str) -> str:
         return f"\033[{STYLES[style]}m{text}\033[0m" if self._colours and style else text

@@ -186,7 +186,11 @@ def needed_settings(function: Function, code: Code) -> set[str]:
 
 def is_app_setting(name: str, code: Code) -> bool:
     platform, _, setting = name.partition("_")
-    return platform.lower() in code.platforms and setting in ("CLIENT_ID", "CLIENT_SECRET")
+    return platform.lower() in code.platforms and setting in (
+        "CLIENT_ID",
+        "CLIENT_SECRET",
+        "API_VERSION",
+    )
 
 
 def uses(deployed: Deployed, code: Code) -> Problems:

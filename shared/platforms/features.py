@@ -1,5 +1,6 @@
 """What a platform can do, as somebody would ask for it: each feature by the declaration that says
-so. `tests/platforms/test_features.py` shows each of them for every adapter that declares it."""
+so. The routes `/platforms` tell of them, and README's table (`make tables`);
+`tests/platforms/test_features.py` shows each of them for every adapter that declares it."""
 
 from __future__ import annotations
 
@@ -29,20 +30,8 @@ FEATURES: Mapping[str, Callable[[Platform, str], bool]] = {  # of an account wit
     ),
     "own server": lambda platform, _: platform.federated,
 }
-# Why not, where an adapter does not say: a guarantee says what it rests on instead, and whoever is
-# one company has one server.
-SAID_ELSEWHERE = frozenset({"native guard", "read-back", "own server"})
 
 
 def accounts(platform: Platform) -> Mapping[str, str]:
     """Each kind of account, with an id that shows it; one without a name where there is one."""
     return platform.account_kinds or {"": "1"}
-
-
-def missing(platform: Platform) -> set[str]:
-    """What not every kind of its accounts has, and no other table explains."""
-    return {
-        feature
-        for feature, has in FEATURES.items()
-        if not all(has(platform, user_id) for user_id in accounts(platform).values())
-    } - SAID_ELSEWHERE
