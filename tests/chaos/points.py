@@ -32,11 +32,13 @@ from tests.chaos.promises import (
 )
 from tests.chaos.wires import AT_ONCE, Case, Fault, Mode, Wires
 from tests.sandbox.children import SandboxError
-from tests.world import Account, World
+from tests.sandbox.stack import BUCKET
+from tests.world import JPEG, Account, World
 
 # What a task hears before the lease has run out is `busy`, which tests of their own show: the clock
 # is turned past it, then to where a lookup finds the window of each key open.
 WAITS = (timedelta(seconds=64), timedelta(seconds=31))
+MP4 = b"\x00\x00\x00\x18ftypisom" + b"a small film" * 20
 LAST_WAIT = timedelta(seconds=60)
 DUE_AFTER = timedelta(seconds=20)
 LATEST_AFTER = timedelta(hours=2)
@@ -53,7 +55,8 @@ class Scenario:
     platform: str
     user_id: str
     publishes: tuple[str, ...]  # from the claim to the settled outcome
-    image: bool = False
+    media: tuple[str, ...] = ()
+    slow: str | None = None  # the call after which the platform works on it for a while
     server: str | None = None
     parts: int = 1  # of a thread
     comment: bool = False  # the second part is a first comment
@@ -67,11 +70,14 @@ class Scenario:
         return GUARANTEES[type(guarantee_of(self.platform, self.user_id))]
 
 
+IMAGE, OTHER, FILM = "points.jpg", "other.jpg", "points.mp4"
 SCHEDULED = ("schedule", "create task", "answer schedule_post", "claim")
 SETTLED = ("settle", "roll-up", "create metrics task", "answer publish_post")
 SENT = ("committing", "create post")
 COMMENTED = ("committing", "create comment")
 CONTAINED = ("create container", "state", "read container")
+CAROUSEL = ("create container", "state") * 2
+WORKED_ON = ("settle accepted", "create next task", "answer publish_post", "claim")
 SCENARIOS = (
     Scenario("bluesky", "bluesky", "did:plc:acme{}", ("state", *SENT), server="b.example"),
     Scenario(
@@ -79,15 +85,19 @@ SCENARIOS = (
         "instagram",
         "1784140000{:07}",
         (*CONTAINED, "committing", "publish container", "read post"),
-        image=True,
+        media=(IMAGE,),
     ),
     Scenario("mastodon", "mastodon", "10934{:05}", SENT, server="m.example"),
     Scenario("discord bot", "discord", "4177198342{:05}", (*SENT, "read channel")),
-    Scenario("x with an image", "twitter", "{}", ("upload", "state", *SENT), image=True),
+    Scenario("x with an image", "twitter", "{}", ("upload", "state", *SENT), media=(IMAGE,)),
     Scenario("linkedin member", "linkedin", "urn:li:person:{}", SENT),
     Scenario("discord webhook", "discord", "webhook:41771983{:05}", (*SENT, "read channel")),
     Scenario(
-        "facebook", "facebook", "10000000{:05}", ("upload", "state", *SENT, "read post"), image=True
+        "facebook",
+        "facebook",
+        "10000000{:05}",
+        ("upload", "state", *SENT, "read post"),
+        media=(IMAGE,),
     ),
     Scenario(
         "threads",
@@ -101,7 +111,7 @@ SCENARIOS = (
         "slack",
         "C1{:08}",
         ("begin upload", "upload", "state", *SENT, "read file", "read permalink"),
-        image=True,
+        media=(IMAGE,),
     ),
     Scenario("telegram", "telegram", "-100{:010}", SENT),
     Scenario(
@@ -125,9 +135,78 @@ SCENARIOS = (
         "instagram",
         "1784160000{:07}",
         (*CONTAINED, "committing", "publish container", "read post", *COMMENTED),
-        image=True,
+        media=(IMAGE,),
         parts=2,
         comment=True,
+    ),
+    Scenario(
+        "facebook with a film",
+        "facebook",
+        "10200000{:05}",
+        ("committing", "create video", *WORKED_ON, "read video", *WORKED_ON, "read video"),
+        media=(FILM,),
+        slow="create video",
+    ),
+    Scenario(
+        "instagram with a carousel",
+        "instagram",
+        "1784170000{:07}",
+        (*CAROUSEL, *CONTAINED, "committing", "publish container", "read post"),
+        media=(IMAGE, OTHER),
+    ),
+    Scenario(
+        "threads with a carousel",
+        "threads",
+        "1784180000{:07}",
+        (*CAROUSEL, *CONTAINED, "committing", "publish container", "read post"),
+        media=(IMAGE, OTHER),
+    ),
+    Scenario(
+        "linkedin with a film",
+        "linkedin",
+        "urn:li:organization:7{}",
+        ("begin upload", "state", "upload", "begin upload", "state", "read media", *SENT),
+        media=(FILM,),
+    ),
+    Scenario(
+        "x with a film",
+        "twitter",
+        "{}",
+        ("begin upload", "upload", "end upload", "state", *WORKED_ON, "read media", *SENT),
+        media=(FILM,),
+        slow="end upload",
+    ),
+    Scenario(
+        "mastodon with a film",
+        "mastodon",
+        "10935{:05}",
+        ("upload", "state", "read media", *WORKED_ON, "read media", *SENT),
+        server="m.example",
+        media=(FILM,),
+        slow="upload",
+    ),
+    Scenario(
+        "bluesky with an image",
+        "bluesky",
+        "did:plc:image{}",
+        ("upload", "state", "state", *SENT),
+        server="b.example",
+        media=(IMAGE,),
+    ),
+    Scenario("telegram with images", "telegram", "-101{:010}", SENT, media=(IMAGE, OTHER)),
+    Scenario(
+        "discord bot with an image",
+        "discord",
+        "4177198352{:05}",
+        (*SENT, "read channel"),
+        media=(IMAGE,),
+    ),
+    Scenario(
+        "slack with a film",
+        "slack",
+        "C2{:08}",
+        ("begin upload", "upload", "state", *SENT, "read file", "read permalink"),
+        media=(FILM,),
     ),
     Scenario("thread on x", "twitter", "{}", SENT * 3, parts=3),
     Scenario(
@@ -231,7 +310,18 @@ class Campaign:
     @contextmanager
     def opened(self) -> Iterator[Campaign]:
         """The system with its wires watched; as it was, afterwards."""
-        self._image = self._world.image()
+        for number, name in enumerate((IMAGE, OTHER)):
+            self._world.stack.storage.put(BUCKET, name, JPEG + bytes([number]), "image/jpeg")
+            about = {"sizeBytes": len(JPEG) + 1}
+            self._world.media(name, f"gs://{BUCKET}/{name}", **about)
+        self._world.stack.storage.put(BUCKET, FILM, MP4, "video/mp4")
+        about = {"sizeBytes": len(MP4), "contentType": "video/mp4"}
+        self._world.media(FILM, f"gs://{BUCKET}/{FILM}", **about)
+        for scenario in SCENARIOS:
+            if scenario.slow is not None:
+                self._stack.platforms.misbehave(
+                    scenario.platform, scenario.slow, "processing", polls=1, times=None
+                )
         self._world.sweep()  # starts the function, which sleeps until then
         self._set_rates(per_second=500, at_once=50)
         # That some platforms refuse a text they know is their habit, and would hide a double.
@@ -297,7 +387,7 @@ class Campaign:
             content=f"Fresh bread {case.mark}",
             platforms=[account.target | follows],
             latestAt=(due_at + LATEST_AFTER).isoformat(),
-            mediaAssetIds=[self._image] if scenario.image else [],
+            mediaAssetIds=list(scenario.media),
         )
         for _ in range(BACKEND_TRIES):
             try:

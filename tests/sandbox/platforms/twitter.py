@@ -49,7 +49,7 @@ class TwitterDialect(Dialect):
         self._owners: dict[str, tuple[str, datetime]] = {}  # media id to account, end
         self._begun: dict[str, dict[str, Any]] = {}  # what was said of a media id at first
         self._chunks: dict[str, dict[int, bytes]] = {}
-        self._polls: dict[str, int] = {}  # how often a GIF will still be in progress
+        self._polls: dict[str, int] = {}  # how often a GIF or video will still be in progress
 
     def make_routes(self) -> list[Route]:
         cls = TwitterDialect
@@ -297,7 +297,7 @@ class TwitterDialect(Dialect):
             "size": held.size_bytes,
             "expires_after_secs": life,
         }
-        if held.content_type == "image/gif":
+        if not held.content_type.startswith("image/") or held.content_type == "image/gif":
             working = self._polls[held.id] > 0
             data["processing_info"] = (
                 {"state": "in_progress", "check_after_secs": 1, "progress_percent": 8}
