@@ -9,11 +9,13 @@ from typing import Any
 from shared.domain import cursors
 from shared.domain.accounts import SocialAccount
 from shared.domain.deliveries import PublishLog
+from shared.domain.posts import Target
 from shared.platforms.base import Draft
 from shared.runtime import Runtime
 
 DAY = timedelta(hours=24)
 TOLD = 100  # deliveries shown of one account
+PARTS_READ = 500  # a day; where a platform takes more than that, a thread counts as one post
 
 
 def of_company(company_id: str, cursor: str | None, limit: int, rt: Runtime) -> dict[str, Any]:
@@ -66,18 +68,28 @@ def token_warning(
 
 
 def cap_warning(
-    field: str, account_id: str, account: SocialAccount, due_at: datetime, rt: Runtime
+    field: str, target: Target, account: SocialAccount, due_at: datetime, rt: Runtime
 ) -> dict[str, str] | None:
-    """The day before the post is due is full already; where no cap is known, nothing is asked."""
+    """The day before the post is due has no room for it; where no cap is known, nothing is asked.
+
+    A thousand deliveries are counted for one read. Where each part of a thread counts they have to
+    be read themselves, as many as the cap at most.
+    """
     platform = rt.platforms[account.platform]
-    most = platform.limits_of(Draft("", limits=account.limits)).daily_posts
+    limits = platform.limits_of(Draft("", limits=account.limits))
+    most = limits.daily_posts
     if most is None:
         return None
-    planned = rt.store.accounts.posts_between(account_id, due_at - DAY, due_at, most)
-    if planned < most:
+    replies = platform.threads and limits.daily_replies and most <= PARTS_READ
+    posts = 1 + len(target.thread) if replies else 1
+    planned = rt.store.accounts.posts_between(
+        target.account_id, due_at - DAY, due_at, most, replies=replies
+    )
+    if planned + posts <= most:
         return None
+    this = f"this thread of {posts}" if posts > 1 else "this one"
     message = (
-        f"{account_id!r} has {most} posts or more in the 24 h before this one is due, and "
+        f"{target.account_id!r} has {planned} posts or more in the 24 h before {this} is due, and "
         f"{platform.label} takes {most} in any 24 h: it will wait until there is room again, or "
         "until its latestAt."
     )

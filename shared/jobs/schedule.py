@@ -306,7 +306,7 @@ def _with_cap_warnings(made: Creation, order: Order, around: Surroundings, rt: R
     warnings = [
         forecasts.cap_warning(
             f"platforms[{index}].accountId",
-            target.account_id,
+            target,
             around.accounts[target.account_id],
             made.post.scheduled_at,
             rt,

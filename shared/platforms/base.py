@@ -280,7 +280,7 @@ class Limits:
     `text_unit` says in words what is counted. `media_types` maps a content type to the largest size
     in bytes. `required_media`: a post without media is refused. `mixed_media`: images and videos
     may stand together. `daily_posts`: how many an account may publish in any 24 h; beyond, the
-    platform makes it wait.
+    platform makes it wait. `daily_replies`: a thread's replies are counted among them.
     """
 
     text_chars: int
@@ -292,6 +292,7 @@ class Limits:
     video_items: int = 1
     text_unit: str = "characters"
     daily_posts: int | None = None
+    daily_replies: bool = True
 
 
 READ_METRICS = "read metrics"  # the call's name, in each adapter

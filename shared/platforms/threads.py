@@ -100,6 +100,7 @@ class Threads(ContainerPlatform):
         mixed_media=True,
         video_items=20,
         daily_posts=250,
+        daily_replies=False,  # they have 1,000 of their own
     )
     options = ThreadsOptions
     link_card = "link_attachment"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from google.cloud.firestore_v1.base_query import BaseQuery
+
 from shared.domain import leases
 from shared.domain.accounts import AccountStatus, RefreshRefusal, SocialAccount
 from shared.domain.dead_letters import DeadLetter, LetterStatus
@@ -223,9 +225,12 @@ class Accounts:
         logs = [parse(seen) for seen in self._db.query(query)]
         return [log for log in logs if log.is_open and log.due_at > at]
 
-    def posts_between(self, account_id: str, since: datetime, until: datetime, most: int) -> int:
-        """How many the account has published, and has still to publish, in that time; counted up
-        to `most` each. What is open stands in the index by when the sweep looks for it."""
+    def posts_between(
+        self, account_id: str, since: datetime, until: datetime, most: int, *, replies: bool
+    ) -> int:
+        """How many the account has published, and has still to publish, in that time; `most`
+        deliveries of each are looked at, and with `replies` each part of a thread counts. What is
+        open stands in the index by when the sweep looks for it."""
         planned = queries.build(
             self._db,
             queries.OPEN_BY_ACCOUNT,
@@ -234,7 +239,7 @@ class Accounts:
             until=until + leases.SWEEP_GRACE,
             limit=most,
         )
-        count = self._db.count(planned)
+        count = self._posts(planned, replies=replies)
         if count >= most or since > self._db.clock.now():
             return count
         published = queries.build(
@@ -246,7 +251,13 @@ class Accounts:
             until=until,
             limit=most,
         )
-        return count + self._db.count(published)
+        return count + self._posts(published, replies=replies)
+
+    def _posts(self, query: BaseQuery, *, replies: bool) -> int:
+        if not replies:
+            return self._db.count(query)
+        found = [seen.to_dict() or {} for seen in self._db.query(query.select(["thread"]))]
+        return sum(1 + len(log.get("thread") or ()) for log in found)
 
     def letters(self, account_id: str, reason: str, limit: int) -> list[DeadLetter]:
         """An account's open dead letters with this reason."""

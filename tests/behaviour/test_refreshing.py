@@ -164,6 +164,43 @@ def test_a_day_that_holds_as_many_posts_as_the_platform_takes_is_a_warning(world
     assert room == []
 
 
+def test_each_part_of_a_thread_counts_against_the_cap(world: World) -> None:
+    twitter = world.account("twitter", limits={"dailyPosts": 5})
+    at = world.stack.clock.now() + timedelta(days=2)
+    hours = [at + timedelta(hours=hour) for hour in range(4)]
+
+    first = warnings(world, twitter, hours[0], parts=3)
+    too_long = warnings(world, twitter, hours[1] + timedelta(days=7), parts=6)
+    no_room = warnings(world, twitter, hours[1], parts=3)
+    room = warnings(world, world.account("twitter", limits={"dailyPosts": 5}), hours[1], parts=5)
+
+    assert (first, room) == ([], [])
+    assert (too_long, no_room) == (["daily_cap_reached"], ["daily_cap_reached"])
+
+
+def test_a_thread_that_went_out_today_counts_with_each_of_its_parts(world: World) -> None:
+    twitter = world.account("twitter", limits={"dailyPosts": 4})
+    now = world.stack.clock.now()
+    warnings(world, twitter, now, parts=3)
+    world.stack.settle()
+
+    one_more = warnings(world, twitter, now + timedelta(hours=1))
+    full = warnings(world, twitter, now + timedelta(hours=2))
+
+    assert len(world.stack.platforms.posts("twitter")) == 3
+    assert (one_more, full) == ([], ["daily_cap_reached"])
+
+
+def test_replies_have_a_cap_of_their_own_on_threads(world: World) -> None:
+    threads = world.account("threads", limits={"dailyPosts": 2})
+    at = world.stack.clock.now() + timedelta(days=2)
+    hours = [at + timedelta(hours=hour) for hour in range(3)]
+
+    told = [warnings(world, threads, hour, parts=3) for hour in hours]
+
+    assert told == [[], [], ["daily_cap_reached"]]
+
+
 def test_what_went_out_today_counts_against_the_cap(world: World) -> None:
     twitter = world.account("twitter", limits={"dailyPosts": 2})
     for text in ("The first", "The second"):
@@ -220,7 +257,11 @@ def forecast(world: World) -> Sequence[dict[str, Any]]:
     return told
 
 
-def warnings(world: World, account: Account, at: datetime) -> list[str]:
-    answer = world.call("/schedule", world.order([account], after=at, content=f"At {at}"))
+def warnings(world: World, account: Account, at: datetime, *, parts: int = 1) -> list[str]:
+    """What is said of a post, or a thread of so many, that is scheduled for then."""
+    thread = [{"content": f"Part {number}"} for number in range(2, parts + 1)]
+    target = account.target | ({"thread": thread} if thread else {})
+    order = world.order([], after=at, content=f"At {at}", platforms=[target])
+    answer = world.call("/schedule", order)
     assert answer.status_code == 201, answer.text
     return [warning["code"] for warning in answer.json()["warnings"]]

@@ -27,12 +27,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from tests.sandbox.children import Child, Children, SandboxError
+from tests.sandbox.listener import Handler, Listener
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = timedelta(seconds=30)
@@ -349,7 +348,7 @@ class FrontAnswer:
     body: bytes = field(repr=False)
 
 
-class Front:
+class Front(Listener):
     """The public address of a function: spreads requests over its instances in turn.
 
     With `verify` it plays Cloud Run's IAM check. `verify(token)` gives the claims; it raises
@@ -373,41 +372,21 @@ class Front:
         timeout: timedelta = timedelta(seconds=60),
         cold: Callable[[], None] | None = None,
     ) -> None:
+        super().__init__(port)
         self.backends = list(backends)
         self._cold = cold
         self._starting = threading.Lock()
         self.before: Faults[FrontCall] = Faults()
         self.after: Faults[FrontCall] = Faults()
-        self._port = port
         self._verify = verify
         self._timeout = timeout.total_seconds()
         self._turn = 0
         self._in_flight = 0
         self._held: Counter[int] = Counter()
         self._lock = threading.Lock()
-        self._server: ThreadingHTTPServer | None = None
 
-    def __enter__(self) -> Front:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    @property
-    def port(self) -> int:
-        if self._server is None:
-            raise SandboxError("This front is not started.")
-        return int(self._server.server_address[1])
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def handler(self) -> type[Handler]:
+        return type("FrontHandler", (_FrontHandler,), {"front": self})
 
     @property
     def in_flight(self) -> int:
@@ -422,20 +401,6 @@ class Front:
         """Nothing serves any more: the next request calls `cold`, which starts the instances."""
         with self._starting:
             self.backends, self._cold = [], cold
-
-    def start(self) -> str:
-        handler = type("FrontHandler", (_FrontHandler,), {"front": self})
-        self._server = _FrontServer(("127.0.0.1", self._port or 0), handler)
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        ).start()
-        return self.url
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
 
     def drop_request(self, *, times: int = 1) -> Armed[FrontCall]:
         """Close the next connections before the function hears of them."""
@@ -554,23 +519,8 @@ def _refusal(status: int, why: str) -> FrontAnswer:
     return FrontAnswer(status, headers, f"<html><body>{why}.</body></html>".encode())
 
 
-class _FrontServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-    block_on_close = False
-
-
-class _FrontHandler(BaseHTTPRequestHandler):
+class _FrontHandler(Handler):
     front: Front
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1  # head and body leave together; apart, a delayed ACK costs 40 ms
-
-    def handle_one_request(self) -> None:
-        with suppress(ConnectionError):
-            super().handle_one_request()
-            return
-        self.close_connection = True
 
     def _serve(self) -> None:
         body = self._read()
@@ -613,6 +563,3 @@ class _FrontHandler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet: the function's own lines say what happened."""

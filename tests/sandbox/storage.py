@@ -20,12 +20,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.parser import BytesHeaderParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 from xml.sax.saxutils import escape
@@ -35,8 +32,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from tests.sandbox.children import SandboxError
 from tests.sandbox.functions import Armed, Faults
+from tests.sandbox.listener import Handler, Listener
 
 CHUNK_BYTES = 256 * 1024  # every part of a resumable upload but the last is a multiple of it
 PAGE_ITEMS = 1000
@@ -255,7 +252,7 @@ class Shelves:
             del self.inside(bucket)[name]
 
 
-class StorageServer:
+class StorageServer(Listener):
     """Cloud Storage on a port of this machine; `url` is STORAGE_EMULATOR_HOST.
 
     With `accounts` (service account keys, as `service_account_key` makes them) a signed URL must
@@ -270,49 +267,19 @@ class StorageServer:
         accounts: Iterable[Mapping[str, str]] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        super().__init__(port)
         self.faults: Faults[StorageCall] = Faults()
         self.shelves = Shelves(now)
-        self._port = port
         self._keys = {account["client_email"]: _public_key(account) for account in accounts}
         self._now = now
         self._uploads: dict[str, _Upload] = {}
-        self._server: ThreadingHTTPServer | None = None
 
-    def __enter__(self) -> StorageServer:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    @property
-    def url(self) -> str:
-        if self._server is None:
-            raise SandboxError("This storage server is not started.")
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def handler(self) -> type[Handler]:
+        return type("StorageHandler", (_StorageHandler,), {"storage": self})
 
     @property
     def env(self) -> dict[str, str]:
         return {"STORAGE_EMULATOR_HOST": self.url}
-
-    def start(self) -> str:
-        handler = type("StorageHandler", (_StorageHandler,), {"storage": self})
-        self._server = _StorageHttp(("127.0.0.1", self._port or 0), handler)
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        ).start()
-        return self.url
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
 
     # --- What tests say directly --------------------------------------------------------------
 
@@ -745,23 +712,8 @@ def _rfc3339(instant: datetime) -> str:
     return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-class _StorageHttp(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-    block_on_close = False
-
-
-class _StorageHandler(BaseHTTPRequestHandler):
+class _StorageHandler(Handler):
     storage: StorageServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
-    def handle_one_request(self) -> None:
-        with suppress(ConnectionError):
-            super().handle_one_request()
-            return
-        self.close_connection = True
 
     def _serve(self) -> None:
         path, _, query = self.path.partition("?")
@@ -780,6 +732,3 @@ class _StorageHandler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet: a refusal is in the answer."""
