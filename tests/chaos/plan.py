@@ -96,6 +96,7 @@ class Order:
     due: timedelta | None
     targets: tuple[int, ...]  # of the plan's accounts
     shows: bool  # with an image
+    goes_on: bool  # with a reply to it, or a first comment, where the platform takes either
     latest_after: timedelta | None
 
     @property
@@ -169,7 +170,8 @@ def _order(dice: Random, number: int, minutes: int, accounts: Sequence[AccountKi
     shows = any(accounts[target].shows for target in targets) or dice.random() < 0.15
     latest_after = dice.randint(8, 20) * MINUTE if dice.random() < 0.08 else None
     at_once = dice.random() < 0.08
-    return Order(number, at, None if at_once else due, targets, shows, latest_after)
+    goes_on = dice.random() < 0.25
+    return Order(number, at, None if at_once else due, targets, shows, goes_on, latest_after)
 
 
 def _commands(dice: Random, orders: Sequence[Order], minutes: int) -> Iterator[Command]:

@@ -13,6 +13,7 @@ attempt. The diary says what was struck.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import defaultdict, deque
@@ -27,6 +28,7 @@ import httpx
 from google.cloud.firestore_v1.base_query import FieldFilter
 
 from shared.domain.deliveries import Status
+from shared.platforms.registry import platform_class
 from tests.chaos.plan import MINUTE, Command, Fault, Order, Plan
 from tests.chaos.promises import Kind, Ordered, Verdict, judge
 from tests.chaos.weather import Diary, Weather
@@ -264,8 +266,8 @@ class Storm:
 
     def _order(self, order: Order) -> None:
         due = self.stack.clock.now() if order.due is None else self._start + order.due
-        marks = [f"seed{self.plan.seed}post{order.number}to{n}" for n in order.targets]
         owned = [self.accounts[target] for target in order.targets]
+        marks = [self._marks(order, target) for target in order.targets]
         body = {
             "companyId": COMPANY,
             "userId": "user-1",
@@ -275,24 +277,34 @@ class Storm:
             "latestAt": (due + order.latest_after).isoformat() if order.latest_after else None,
             "idempotencyKey": f"order-{order.number}",
             "platforms": [
-                {**account.target, "customContent": f"Post {order.number} {mark} as planned"}
-                for account, mark in zip(owned, marks, strict=True)
+                {
+                    **account.target,
+                    "customContent": f"Post {order.number} {first} as planned",
+                    **_following(account.platform, more),
+                }
+                for account, (first, *more) in zip(owned, marks, strict=True)
             ],
         }
 
         def heard(answer: httpx.Response) -> None:
             if answer.status_code != 201:
-                self._refused[order.number] = tuple(marks)
+                self._refused[order.number] = tuple(itertools.chain(*marks))
                 self.diary.write("refused", order=order.number, why=answer.text)
                 return
             self._posts[order.number] = post_id = answer.json()["postId"]
-            for account, mark in zip(owned, marks, strict=True):
-                where = (account.platform, account.id, account.user_id)
-                ordered = Ordered(post_id, *where, (mark,))
+            for account, each in zip(owned, marks, strict=True):
+                ordered = Ordered(post_id, account.platform, account.id, account.user_id, each)
                 self.owned[ordered.delivery_id] = Owned(ordered, due)
-                self.diary.write("ordered", mark=mark, delivery=ordered.delivery_id, due=due)
+                self.diary.write("ordered", marks=each, delivery=ordered.delivery_id, due=due)
 
         self._send(Call("/schedule", body, heard))
+
+    def _marks(self, order: Order, target: int) -> tuple[str, ...]:
+        """What the text of each part holds."""
+        first = f"seed{self.plan.seed}post{order.number}to{target}"
+        known = platform_class(self.accounts[target].platform)()
+        follows = order.goes_on and (known.threads or known.first_comment)
+        return (first, first.replace("post", "more")) if follows else (first,)
 
     def _command(self, command: Command) -> None:
         post_id = self._posts.get(command.order)
@@ -312,9 +324,9 @@ class Storm:
     def _edited(self, order: int, post_id: str) -> Iterator[tuple[Ordered, str]]:
         for target in self._orders[order].targets:
             account = self.accounts[target]
-            mark = f"seed{self.plan.seed}post{order}to{target}"
-            ordered = Ordered(post_id, account.platform, account.id, account.user_id, (mark,))
-            yield ordered, f"Post {order} {mark} edited"
+            marks = self._marks(self._orders[order], target)
+            ordered = Ordered(post_id, account.platform, account.id, account.user_id, marks)
+            yield ordered, f"Post {order} {marks[0]} edited"
 
     def _commanded(self, command: Command, answer: httpx.Response) -> None:
         if answer.status_code != 200:
@@ -460,6 +472,15 @@ class Storm:
             for post in there.get(owned.ordered.marks[0], ()):
                 if not owned.retried:
                     yield (post.at - owned.due).total_seconds()
+
+
+def _following(platform: str, marks: Sequence[str]) -> dict[str, Any]:
+    """What comes after a post: replies to it, or its first comment."""
+    if not marks:
+        return {}
+    if platform_class(platform)().threads:
+        return {"thread": [{"content": f"More {mark}"} for mark in marks]}
+    return {"options": {"firstComment": f"More {marks[0]}"}}
 
 
 def _of_what_rests(verdict: Verdict, rested: bool) -> Verdict:

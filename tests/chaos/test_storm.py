@@ -95,5 +95,5 @@ def test_the_first_attempt_of_a_fresh_instance_is_a_cold_one() -> None:
 def one_post() -> Plan:
     """To X, in calm weather."""
     [kind] = [kind for kind in ACCOUNTS if kind.platform == "twitter"]
-    order = Order(0, NOTHING, MINUTE, targets=(0,), shows=False, latest_after=None)
+    order = Order(0, NOTHING, MINUTE, targets=(0,), shows=False, goes_on=False, latest_after=None)
     return Plan(5, MINUTE, (kind,), (order,), commands=(), faults=())
