@@ -316,7 +316,7 @@ class TestLinkedIn(Uploads, RefreshesAsClient):
         second = stage.publish(platform, replace(delivery, state=first.state), TOKEN)
 
         assert isinstance(second, Published)
-        sizes = [len(call.body) for call in stage.server.calls("linkedin", "upload")]
+        sizes = [call.content.size_bytes for call in stage.server.calls("linkedin", "upload")]
         assert sizes == [4 * MEGABYTE, 4 * MEGABYTE, MEGABYTE]
         (post,) = stage.server.posts("linkedin")
         (shown,) = post.media
