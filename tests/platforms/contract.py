@@ -26,19 +26,20 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.domain.media import MediaItem
+from shared.domain.media import FoundItem, MediaItem
 from shared.platforms.base import (
     App,
     Call,
     Delivery,
     Draft,
     Keep,
+    Look,
     Platform,
     Processing,
     PublicUrl,
     Published,
     Request,
-    Size,
+    TimeIsShort,
 )
 from tests.platforms.openapi import SERVER, contracted, faults
 from tests.platforms.stage import Files, Stage, bytes_of, item
@@ -566,15 +567,17 @@ def perform(step: Any, files: Files) -> Any:
             return None
         case PublicUrl(wanted):
             return files.public_url(wanted)
-        case Size(wanted):
-            return len(bytes_of(wanted))
+        case Look(wanted):
+            return FoundItem.of(wanted, len(bytes_of(wanted)), "")
+        case TimeIsShort():
+            return False
     assert isinstance(step, Call)
     request = step.request
     content: dict[str, Any] = {"json": request.json} if request.json is not None else {}
     if request.media is not None:
-        content = {"content": files.open(request.media)}
+        content = {"content": files.open(request.media, ends_at=0)}
     elif request.files is not None:
-        attached = {name: files.open(file) for name, file in request.files.items()}
+        attached = {name: files.open(file, ends_at=0) for name, file in request.files.items()}
         content = {"data": request.form, "files": attached}
     elif request.form is not None:
         content = {"data": request.form}

@@ -27,7 +27,7 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.domain.media import MediaItem
+from shared.domain.media import FoundItem, MediaItem
 from shared.platforms.base import (
     App,
     Call,
@@ -37,12 +37,12 @@ from shared.platforms.base import (
     Grant,
     Keep,
     Limits,
+    Look,
     Platform,
     PublicUrl,
     Published,
     RefreshFlow,
     Request,
-    Size,
 )
 from shared.platforms.driver import Driver, request_hash
 from shared.platforms.session import Permit, Session, TooLateToSendError
@@ -139,7 +139,12 @@ class Plain(Platform):
 class Bytes:
     opened: list[str] = field(default_factory=list)
 
-    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]:
+    def look(self, item: MediaItem, *, ends_at: float) -> FoundItem:
+        return FoundItem.of(item, 7, "1")
+
+    def open(
+        self, item: MediaItem, span: tuple[int, int] | None = None, *, ends_at: float
+    ) -> IO[bytes]:
         self.opened.append(item.id)
         return io.BytesIO(b"picture")
 
@@ -421,8 +426,8 @@ def test_steps_without_a_request_are_answered(plain_driver: Driver) -> None:
     def steps(platform: Plain) -> Flow:
         yield Keep({"container": "17"})
         url = yield PublicUrl(item(1))
-        size = yield Size(item(1, size_bytes=99))  # what is on record may be wrong
-        return Published("110", remote_url=f"{url}?size={size}")
+        found = yield Look(item(1, size_bytes=99))  # what is on record may be wrong
+        return Published("110", remote_url=f"{url}?size={found.size_bytes}")
 
     outcome = publish(plain_driver, "http://127.0.0.1", steps, attempt)
 
