@@ -435,6 +435,27 @@ class Uploads(PlatformContract):
         assert len(set(hashes)) == 2
 
 
+class SendsFiles(Uploads):
+    """Besides: a platform that is sent files by us, each in one body."""
+
+    def test_what_there_is_no_time_for_is_left_to_the_next_request(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        delivery = self.delivery(media=(item(1), item(2)))
+        stage.seconds = 5  # too few for a second call, and enough for any first one
+
+        first = stage.publish(platform, delivery, TOKEN)
+        assert isinstance(first, Processing)
+        second = stage.publish(platform, replace(delivery, state=first.state), TOKEN)
+        assert isinstance(second, Processing)
+        marks = len(stage.marks)
+        third = stage.publish(platform, replace(delivery, state=second.state), TOKEN)
+
+        assert isinstance(third, Published)
+        assert (marks, self.posts(stage)) == (0, 1)
+        assert len(stage.server.calls(platform.name, self.upload)) == 2
+
+
 class Threads(PlatformContract):
     """Besides: a platform that takes threads: a post in reply to what is `above` it."""
 

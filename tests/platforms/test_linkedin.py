@@ -27,7 +27,7 @@ from tests.platforms.contract import (
     TOKEN,
     Exchange,
     RefreshesAsClient,
-    Uploads,
+    SendsFiles,
     classified,
     turn,
 )
@@ -40,7 +40,7 @@ ORGANIZATION = "urn:li:organization:2414183"
 ARTICLE = {"source": "https://bakery.example/7", "title": "Bread at 7", "description": "Warm."}
 
 
-class TestLinkedIn(Uploads, RefreshesAsClient):
+class TestLinkedIn(SendsFiles, RefreshesAsClient):
     platform_class = LinkedIn
     user_id = ORGANIZATION
     calls = frozenset(

@@ -17,7 +17,7 @@ from shared.domain.failures import (
 )
 from shared.platforms.base import Draft, Platform, Processing, Published, Windowed
 from shared.platforms.mastodon import Mastodon
-from tests.platforms.contract import TEXT, TOKEN, Exchange, Threads, Uploads, classified, turn
+from tests.platforms.contract import TEXT, TOKEN, Exchange, SendsFiles, Threads, classified, turn
 from tests.platforms.stage import Stage, bytes_of, item
 from tests.sandbox.platforms.values import Answer, Post
 
@@ -25,7 +25,7 @@ FAMILY = "👩‍👩‍👧‍👦"
 LINK = "https://bakery.example/" + "bread" * 40
 
 
-class TestMastodon(Uploads, Threads):
+class TestMastodon(SendsFiles, Threads):
     platform_class = Mastodon
     user_id = "109348684220"
     calls = frozenset({"upload", "read media", "create post", "find post"})
