@@ -61,7 +61,7 @@ from shared.platforms.base import (
 )
 
 MEGABYTE = 1024 * 1024
-FILE_BYTES = 1024 * MEGABYTE  # in one body: at 25 MB a second all of a request
+FILE_BYTES = 1024 * MEGABYTE  # in one body: a request has time for it at 25 MB a second
 ALT_TEXT_CHARS = 1000
 AT_ONCE = timedelta(seconds=1)  # the next request goes on
 UPLOADS_LAST = timedelta(hours=1)  # unshared files are dropped, Slack does not say when
