@@ -32,7 +32,7 @@ resource "google_service_account_iam_member" "acts_as_tasks" {
 
 # URLs of media and files are signed by the account itself, through IAM: no key file exists.
 resource "google_service_account_iam_member" "signs_urls" {
-  for_each = merge(local.posts, local.keeps_files)
+  for_each = merge(local.reads_media, local.keeps_files)
 
   service_account_id = google_service_account.function[each.key].name
   role               = "roles/iam.serviceAccountTokenCreator"

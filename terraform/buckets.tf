@@ -103,7 +103,7 @@ resource "google_storage_bucket_iam_member" "product" {
 }
 
 resource "google_storage_bucket_iam_member" "reads_media" {
-  for_each = local.posts
+  for_each = local.reads_media
 
   bucket = google_storage_bucket.media.name
   role   = "roles/storage.objectViewer"

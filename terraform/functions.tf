@@ -32,7 +32,8 @@ locals {
       contains(function.callers, "operator") ? { CONSOLE_OPERATORS = join(",", sort(var.console.operators)) } : {},
       contains(function.callers, "admin") ? { CONSOLE_ADMINS = join(",", sort(var.console.admins)) } : {},
       contains(function.callers, "scheduler") ? { SCHEDULER_CALLERS = google_service_account.scheduler.email } : {},
-      contains(function.uses, "platforms") ? merge(local.app_settings, { MEDIA_BUCKET = google_storage_bucket.media.name }) : {},
+      contains(function.uses, "platforms") ? local.app_settings : {},
+      contains(function.uses, "media") ? { MEDIA_BUCKET = google_storage_bucket.media.name } : {},
       contains(function.uses, "files") ? { BULK_BUCKET = google_storage_bucket.files[0].name } : {},
     )
   }

@@ -22,7 +22,7 @@ locals {
     for name, _ in local.functions : name => merge(
       local.webhook_secret,
       contains(keys(local.opens_tokens), name) ? local.token_keys : {},
-      contains(keys(local.posts), name) ? local.client_secrets : {},
+      contains(keys(local.asks_platforms), name) ? local.client_secrets : {},
       contains(keys(local.sends_alerts), name) ? local.alert_secret : {},
     )
   }

@@ -7,7 +7,8 @@
 #   tokens       opens and seals the accounts' tokens
 #   watchQueues  lists queues and their tasks
 #   orderQueues  pauses, resumes and purges queues
-#   platforms    speaks to the platforms: their client secrets, the media bucket, signed URLs
+#   platforms    speaks to the platforms: their client secrets
+#   media        reads the media bucket, and signs its URLs
 #   alerts       tells the product's own receiver of dead letters and unknown outcomes
 #   files        reads and writes files of imports and exports, and signs their URLs
 
@@ -35,7 +36,8 @@ locals {
   watches_queues = { for name, function in local.functions : name => true if contains(function.uses, "watchQueues") }
   orders_queues  = { for name, function in local.functions : name => true if contains(function.uses, "orderQueues") }
   opens_tokens   = { for name, function in local.functions : name => true if contains(function.uses, "tokens") }
-  posts          = { for name, function in local.functions : name => true if contains(function.uses, "platforms") }
+  asks_platforms = { for name, function in local.functions : name => true if contains(function.uses, "platforms") }
+  reads_media    = { for name, function in local.functions : name => true if contains(function.uses, "media") }
   sends_alerts   = { for name, function in local.functions : name => true if contains(function.uses, "alerts") }
   keeps_files    = { for name, function in local.functions : name => true if contains(function.uses, "files") }
 }

@@ -146,6 +146,16 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "the version of a file",
+        "shared/storage/media.py",
+        "int(item.version) if item.version else None",
+        "None",
+        (
+            "tests/behaviour/test_videos.py"
+            "::test_a_video_that_is_replaced_between_two_requests_is_never_posted",
+        ),
+    ),
+    Mutant(
         "the sweep",
         "shared/jobs/sweep.py",
         "        if not overdue:\n",

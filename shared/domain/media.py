@@ -35,6 +35,21 @@ class MediaItem(Value):
         return f"{self.id}.{_EXTENSIONS.get(kind, kind)}"
 
 
+class FoundItem(MediaItem):
+    """An item as its file is, whatever was said of it when it was registered.
+
+    Nothing is read of it but what is of this `version`, which its storage understands; "" where
+    one version cannot be told from another.
+    """
+
+    size_bytes: int
+    version: str
+
+    @classmethod
+    def of(cls, item: MediaItem, size_bytes: int, version: str) -> FoundItem:
+        return cls(**item.model_dump() | {"size_bytes": size_bytes, "version": version})
+
+
 class MediaAsset(Record):
     """`mediaAssets/{id}`: registered by the backend, resolved onto a post when it is scheduled."""
 

@@ -231,20 +231,20 @@ class _Attempt:
 
     def _flow(self, token: str, session: Session) -> Answered:
         """Publish; or, when an earlier call was never answered, look first whether it did."""
-        driver, delivery = self._rt.driver, self._delivery()
+        rt, delivery = self._rt, self._delivery()
         guarantee = self.platform.guarantee_of(delivery)
         since = delivery.unsettled_since
         if since is None or not self._log().reconciling or isinstance(guarantee, Exact):
-            return driver.publish(self.platform, delivery, token, session)
+            return rt.driver.publish(self.platform, delivery, token, session)
         try:
-            return driver.lookup(self.platform, delivery, token, session)
+            return rt.driver.lookup(self.platform, delivery, token, session)
         except OutcomeUnknownError:
             age = self._rt.now() - since
             if not isinstance(guarantee, Windowed):
                 raise
             if not guarantee.earliest <= age <= guarantee.latest:
                 raise
-            return driver.publish(self.platform, delivery, token, session)
+            return rt.driver.publish(self.platform, delivery, token, session)
 
     def _delivery(self) -> Delivery:
         log, account = self._log(), self.held.account

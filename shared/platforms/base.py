@@ -1,7 +1,7 @@
 """The shape of a platform: what an adapter is given, what it yields, what it returns.
 
 An adapter is sans-I/O. Its flows are generators: they yield steps (a `Call`, a `Keep`, a
-`TimeIsShort`, a `PublicUrl`, a `Size`) and are sent the answers; `driver.py` does the sending. So a
+`TimeIsShort`, a `PublicUrl`, a `Look`) and are sent the answers; `driver.py` does the sending. So a
 conversation of several requests reads from top to bottom, and a test can play the platform by hand.
 
 A flow never sleeps, loops over retries, reads a clock or logs. It marks the one call that creates
@@ -105,9 +105,9 @@ class Request:
     """One HTTP request. At most one of `json`, `form` (with `files`) and `media` is its body.
 
     `files` maps a multipart field to the media item that is streamed into it; `media` streams the
-    item's bytes as the body itself; `span`, first byte and length, narrows either to a piece of it,
-    a few megabytes that are held in memory. `secrets` are the parts of the URL that nobody may
-    read, on a platform that wants its token there.
+    item's bytes as the body itself; `span`, first byte and length, narrows either to a piece of an
+    item that was found, a few megabytes that are held in memory. `secrets` are the parts of the URL
+    that nobody may read, on a platform that wants its token there.
     """
 
     method: str
@@ -145,8 +145,12 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class TimeIsShort:
-    """The flow receives whether this request may end within its next call. Then it returns
-    `Processing`, and the next request goes on: so an upload of any size needs no long one."""
+    """The flow receives whether this request may end within its next call, which sends that many
+    bytes. Then it returns `Processing`, and the next request goes on: so an upload of any size
+    needs no long one. A file that goes in one body needs a request that has just begun: one that
+    nothing was sent in yet never asks."""
+
+    for_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +161,9 @@ class PublicUrl:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """The flow receives this item's size in bytes, as it is: on record it may be wrong."""
+class Look:
+    """The flow receives the item as its file is now, a `FoundItem`. All that is then sent of that
+    is of one version, or the delivery ends as `media_changed`."""
 
     item: MediaItem
 
@@ -215,7 +220,7 @@ class Grant:
     expires_in: timedelta | None = None
 
 
-Step = Call | Keep | TimeIsShort | PublicUrl | Size
+Step = Call | Keep | TimeIsShort | PublicUrl | Look
 Flow = Generator[Step, Any, Published | Processing]
 RefreshFlow = Generator[Call, Any, Grant]
 LimitsFlow = Generator[Call, Any, Mapping[str, Any]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
@@ -27,13 +27,14 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.domain.media import MediaItem
+from shared.domain.media import FoundItem, MediaItem
 from shared.platforms.base import (
     Call,
     Delivery,
     Grant,
     Keep,
     LimitsFlow,
+    Look,
     MetricsFlow,
     MetricsQuery,
     Platform,
@@ -43,7 +44,6 @@ from shared.platforms.base import (
     Reading,
     RefreshFlow,
     Request,
-    Size,
     Step,
     TimeIsShort,
     Unread,
@@ -60,12 +60,20 @@ from shared.platforms.wire import FAILURES, Client, NotPublicError, Wire
 # One platform call, from connecting to the last byte. A file that is sent whole, before the call
 # that creates the post, may take what is left of the request.
 CALL_SECONDS = 20.0
+TOO_SLOW = "too_slow"
+BYTES_A_SECOND = 25_000_000  # of a large file, from the bucket through us
 
 
 class Media(Protocol):
-    """Where media bytes come from."""
+    """Where media bytes come from. Raises a `PlatformError` for what cannot be had, `TimeoutError`
+    past `ends_at`, monotonic; so does reading what was opened."""
 
-    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]: ...
+    def look(self, item: MediaItem, *, ends_at: float) -> FoundItem: ...
+
+    def open(
+        self, item: MediaItem, span: tuple[int, int] | None = None, *, ends_at: float
+    ) -> IO[bytes]:
+        """The whole file, as a stream that knows its length; or a piece of it."""
 
     def public_url(self, item: MediaItem) -> str: ...
 
@@ -195,12 +203,13 @@ class Driver:
             case Keep(state):
                 session.keep(state)
                 return None
-            case TimeIsShort():
-                return session.ends_at - time.monotonic() < CALL_SECONDS
+            case TimeIsShort(for_bytes):
+                needed = CALL_SECONDS + for_bytes / BYTES_A_SECOND
+                return session.ends_at - time.monotonic() < needed
             case PublicUrl(item):
                 return self._media.public_url(item)
-            case Size(item):
-                return self._size(item)
+            case Look(item):
+                return self._look(item, session)
             case Call():
                 whole_file = step.request.span is None and (
                     step.request.media is not None or step.request.files is not None
@@ -213,10 +222,12 @@ class Driver:
                         return None
                     raise
 
-    def _size(self, item: MediaItem) -> int:
-        with self._media.open(item) as content:
-            content.seek(0, SEEK_END)
-            return content.tell()
+    def _look(self, item: MediaItem, session: Session) -> FoundItem:
+        try:
+            return self._media.look(item, ends_at=session.ends_at)
+        except TimeoutError as error:
+            message = f"The media asset {item.id} could not be looked at in time."
+            raise TransientError(message, code=TOO_SLOW) from error
 
     def _commit(self, platform: Platform, call: Call, session: Session) -> httpx.Response:
         permit = session.mark_committing(request_hash(call.request))
@@ -230,45 +241,58 @@ class Driver:
 
     def _call(self, platform: Platform, call: Call, client: Client, wire: Wire) -> httpx.Response:
         request, wire.public = call.request, platform.at_named_hosts
-        try:
-            with ExitStack() as stack:
+        with ExitStack() as stack:
+            opened: list[IO[bytes]] = []
+
+            def media(item: MediaItem) -> IO[bytes]:
+                content = self._media.open(item, request.span, ends_at=wire.ends_at)
+                opened.append(stack.enter_context(content))
+                return content
+
+            try:
                 reply = client.send(
                     wire,
                     request.method,
                     request.url,
                     headers=dict(request.headers),
                     params=request.params,
-                    **self._body(request, stack),
+                    **_body(request, media),
                 )
-        except FAILURES as error:
-            left = "after" if wire.written else "before"
-            message = f"{call.name}: {type(error).__name__} {left} the request had left"
-            raise TransientError(message, code="no_answer") from error
-        except NotPublicError as error:
-            message = f"The account's {platform.label} server, {error}, is not a public one"
-            raise PermanentError(message, code="server_not_public") from error
+            except (TimeoutError, *FAILURES) as error:
+                raise _unanswered(call, wire, opened, error) from error
+            except NotPublicError as error:
+                message = f"The account's {platform.label} server, {error}, is not a public one"
+                raise PermanentError(message, code="server_not_public") from error
         failure = _classify(platform, call, reply)
         if failure is not None:
             raise failure
         return reply
 
-    def _body(self, request: Request, stack: ExitStack) -> dict[str, Any]:
-        if request.media is not None:
-            opened = self._media.open(request.media, request.span)
-            return {"content": stack.enter_context(opened)}
-        if request.files is not None:
-            files = {
-                field: (
-                    item.file_name,
-                    stack.enter_context(self._media.open(item, request.span)),
-                    item.content_type,
-                )
-                for field, item in request.files.items()
-            }
-            return {"data": request.form, "files": files}
-        if request.form is not None:
-            return {"data": request.form}
-        return {} if request.json is None else {"json": request.json}
+
+def _body(request: Request, opened: Callable[[MediaItem], IO[bytes]]) -> dict[str, Any]:
+    if request.media is not None:
+        return {"content": opened(request.media)}
+    if request.files is not None:
+        files = {
+            field: (item.file_name, opened(item), item.content_type)
+            for field, item in request.files.items()
+        }
+        return {"data": request.form, "files": files}
+    if request.form is not None:
+        return {"data": request.form}
+    return {} if request.json is None else {"json": request.json}
+
+
+def _unanswered(
+    call: Call, wire: Wire, media: Sequence[IO[bytes]], error: Exception
+) -> TransientError:
+    sent, whole = sum(one.tell() for one in media), sum(one.seek(0, SEEK_END) for one in media)
+    if sent < whole and time.monotonic() >= wire.ends_at:
+        message = f"{call.name}: {sent} of {whole} bytes had left when the time for it was over"
+        return TransientError(message, code=TOO_SLOW)
+    left = "after" if wire.written else "before"
+    message = f"{call.name}: {type(error).__name__} {left} the request had left"
+    return TransientError(message, code="no_answer")
 
 
 def in_time(permit: Permit, now: Callable[[], datetime]) -> None:

@@ -30,7 +30,7 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.domain.media import MediaItem
+from shared.domain.media import FoundItem, MediaItem
 from shared.platforms.base import (
     READ_METRICS,
     Call,
@@ -41,6 +41,7 @@ from shared.platforms.base import (
     Guarantee,
     Keep,
     Limits,
+    Look,
     MetricsFlow,
     MetricsQuery,
     NoGuarantee,
@@ -52,7 +53,6 @@ from shared.platforms.base import (
     Reading,
     RefreshFlow,
     Request,
-    Size,
     Step,
     TimeIsShort,
     Unread,
@@ -194,9 +194,12 @@ class LinkedIn(Platform):
             return (yield from self._upload_video(delivery, delivery.media[0], token))
         urns: dict[str, str] = dict(delivery.state.get("images", {}))
         owner = {"initializeUploadRequest": {"owner": delivery.platform_user_id}}
+        sent = False
         for item in delivery.media:
             if item.id in urns:
                 continue
+            if sent and (yield TimeIsShort()):
+                return Processing({"images": urns}, AT_ONCE)
             url = f"{self.app.api_url}/rest/images?action=initializeUpload"
             reply = yield Call(
                 Request("POST", url, self._headers(token), json=owner), "begin upload"
@@ -206,6 +209,9 @@ class LinkedIn(Platform):
             yield Call(put, "upload")
             urns[item.id] = upload["image"]
             yield Keep({"images": dict(urns)})
+            sent = True
+        if sent and (yield TimeIsShort()):
+            return Processing({"images": urns}, AT_ONCE)
         return [(item, urns[item.id]) for item in delivery.media]
 
     def _upload_video(
@@ -215,12 +221,13 @@ class LinkedIn(Platform):
         video = _Video.of(delivery)
         if video is None:
             video = yield from self._begin_video(delivery, item, token)
+        found = FoundItem.of(item, video.pieces[-1]["lastByte"] + 1, video.version)
         for piece in video.pieces[len(video.etags) :]:
             if (yield TimeIsShort()):
                 return Processing(video.state(), AT_ONCE)
             first, last = piece["firstByte"], piece["lastByte"]
             span = (first, last - first + 1)
-            put = Request("PUT", piece["uploadUrl"], _octets(token), media=item, span=span)
+            put = Request("PUT", piece["uploadUrl"], _octets(token), media=found, span=span)
             reply = yield Call(put, "upload")
             video.etags.append(reply.headers["ETag"])
         if not video.finished:
@@ -244,8 +251,8 @@ class LinkedIn(Platform):
     def _begin_video(
         self, delivery: Delivery, item: MediaItem, token: str
     ) -> Generator[Step, Any, _Video]:
-        size_bytes = yield Size(item)
-        about = {"owner": delivery.platform_user_id, "fileSizeBytes": size_bytes}
+        found: FoundItem = yield Look(item)
+        about = {"owner": delivery.platform_user_id, "fileSizeBytes": found.size_bytes}
         more = {"uploadCaptions": False, "uploadThumbnail": False}
         url = f"{self.app.api_url}/rest/videos?action=initializeUpload"
         body = {"initializeUploadRequest": about | more}
@@ -257,6 +264,7 @@ class LinkedIn(Platform):
             token=value.get("uploadToken", ""),
             pieces=value["uploadInstructions"],
             ends=int(ends) if ends else None,
+            version=found.version,
         )
         yield Keep(video.state())
         return video
@@ -491,6 +499,7 @@ class _Video:
     token: str
     pieces: list[dict[str, Any]]
     ends: int | None  # of the addresses, in epoch milliseconds
+    version: str = ""  # of the file that the pieces are of
     etags: list[str] = field(default_factory=list)
     finished: bool = False
 

@@ -43,6 +43,7 @@ from shared.platforms.base import (
     Reading,
     Request,
     Step,
+    TimeIsShort,
     Unread,
     Windowed,
     answered_at,
@@ -149,22 +150,27 @@ class Mastodon(Platform):
     def _upload(
         self, delivery: Delivery, uploads: _Uploads, token: str
     ) -> Generator[Step, Any, bool]:
-        """Give each item its id; True while the server still works on one of them."""
+        """Give each item its id; True while the server still works on one of them, and where the
+        next request has to go on."""
         api, auth = f"{self.host(delivery.server)}/api", _auth(token)
+        sent = False
         for item in delivery.media:
             if item.id in uploads.ids:
                 continue
+            if sent and (yield TimeIsShort()):
+                return True
             about = {"description": item.alt_text} if item.alt_text else {}
             request = Request("POST", f"{api}/v2/media", auth, form=about, files={"file": item})
             reply = yield Call(request, "upload")
             uploads.add(item, reply.json()["id"], working=reply.status_code == 202)
             yield Keep(uploads.state())
+            sent = True
         for media_id in tuple(uploads.working):
             reply = yield Call(Request("GET", f"{api}/v1/media/{media_id}", auth), "read media")
             if reply.status_code == 206:
                 return True
             uploads.working.remove(media_id)
-        return False
+        return sent and bool((yield TimeIsShort()))
 
     def lookup(self, delivery: Delivery, token: str) -> Flow:
         if delivery.unsettled_since is None:

@@ -46,6 +46,7 @@ from shared.platforms.base import (
 )
 
 MEGABYTE = 1024 * 1024
+ALBUM_BYTES = 100 * MEGABYTE  # a limit of ours: the call that makes the post has 20 s
 CAPTION_UNITS = 1024
 SIDES = 10_000  # width and height of a picture together
 RATIO = 20  # of its longer to its shorter side
@@ -214,6 +215,10 @@ class Telegram(Platform):
         if len(draft.media) > 1 and any(item.content_type == GIF for item in draft.media):
             sentence = "A GIF stands alone on Telegram; an album takes pictures and videos."
             problems.append(Problem("media", "media_mix", sentence))
+        whole = sum(item.size_bytes or 0 for item in draft.media)
+        if whole > ALBUM_BYTES:
+            sentence = f"The media have {whole} bytes; an album may have {ALBUM_BYTES}."
+            problems.append(Problem("media", "media_too_large", sentence))
         for index, item in enumerate(draft.media):
             if _is_odd(item):
                 sentence = (

@@ -30,7 +30,7 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.domain.media import MediaItem
+from shared.domain.media import FoundItem, MediaItem
 from shared.platforms.base import (
     READ_METRICS,
     Call,
@@ -40,6 +40,7 @@ from shared.platforms.base import (
     Grant,
     Keep,
     Limits,
+    Look,
     MetricsFlow,
     MetricsQuery,
     Options,
@@ -50,7 +51,6 @@ from shared.platforms.base import (
     Reading,
     RefreshFlow,
     Request,
-    Size,
     Step,
     TimeIsShort,
     Unread,
@@ -183,11 +183,12 @@ class Twitter(Platform):
             yield from self._begin(item, uploads, auth)
         sending = uploads.sending
         assert sending is not None
+        found = FoundItem.of(item, sending["bytes"], sending.get("version", ""))
         spans = pieces(sending["bytes"], PIECE_BYTES)
         for index in range(sending["sent"], len(spans)):
             if (yield TimeIsShort()):
                 return None
-            form, files = {"segment_index": str(index)}, {"media": item}
+            form, files = {"segment_index": str(index)}, {"media": found}
             place = f"{url}/{sending['id']}/append"
             append = Request("POST", place, auth, form=form, files=files, span=spans[index])
             yield Call(append, "upload")
@@ -200,16 +201,16 @@ class Twitter(Platform):
     def _begin(
         self, item: MediaItem, uploads: _Uploads, auth: Mapping[str, str]
     ) -> Generator[Step, Any, None]:
-        size_bytes = yield Size(item)
+        found: FoundItem = yield Look(item)
         begin = {
             "media_category": "tweet_video" if item.is_video else "tweet_gif",
             "media_type": item.content_type,
-            "total_bytes": size_bytes,
+            "total_bytes": found.size_bytes,
         }
         url = f"{self.app.api_url}/2/media/upload/initialize"
         reply = yield Call(Request("POST", url, auth, json=begin), "begin upload")
-        uploads.begin(reply.json()["data"], size_bytes)
-        if size_bytes > PIECE_BYTES:
+        uploads.begin(reply.json()["data"], found)
+        if found.size_bytes > PIECE_BYTES:
             yield Keep(uploads.state())
 
     def lookup(self, delivery: Delivery, token: str) -> Flow:
@@ -471,7 +472,7 @@ class _Uploads:
     ids: dict[str, str]
     end: datetime | None
     begun: datetime | None
-    sending: dict[str, Any] | None = None  # the file on its way: its media id, size, pieces sent
+    sending: dict[str, Any] | None = None  # the file on its way: its media id, size, …
 
     @classmethod
     def of(cls, delivery: Delivery) -> _Uploads:
@@ -482,8 +483,9 @@ class _Uploads:
         sending = dict(state["sending"]) if state.get("sending") else None
         return cls(dict(state.get("media", {})), end, begun, sending)
 
-    def begin(self, data: Mapping[str, Any], size_bytes: int) -> None:
-        self.sending = {"id": data["id"], "bytes": size_bytes, "sent": 0}
+    def begin(self, data: Mapping[str, Any], found: FoundItem) -> None:
+        about = {"bytes": found.size_bytes, "version": found.version}
+        self.sending = {"id": data["id"], "sent": 0, **about}
         self._ends(data)
 
     def add(self, item: MediaItem, data: Mapping[str, Any]) -> None:

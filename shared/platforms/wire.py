@@ -22,7 +22,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from shared.domain.addresses import public_one
+from shared.domain.addresses import admitted
 
 BODY_BYTES = 2 * 1024 * 1024  # of an answer; no platform's answer to a post comes near
 CONNECT_SECONDS = 5.0
@@ -124,7 +124,7 @@ class _Backend(httpcore.NetworkBackend):
 def _looked_at(host: str, port: int) -> str:
     """A public address of the host."""
     try:
-        address = public_one(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        address = admitted(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except OSError as error:
         raise httpcore.ConnectError(str(error)) from error
     if address is None:

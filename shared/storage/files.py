@@ -42,15 +42,25 @@ class Files:
         self._client: Any = None
         self._signer: Any = None
 
-    def look(self, name: str) -> StoredFile:
-        """The live object. Raises `MissingFileError`."""
-        blob = self._blob(name)
+    def look(self, name: str, *, ends_at: float | None = None) -> StoredFile:
+        """The live object. Raises `MissingFileError`; past `ends_at` (monotonic) `TimeoutError`."""
+        blob, patience = self._blob(name), _patience(ends_at)
         with _bounded(missing=MissingFileError):
-            blob.reload(timeout=CALL_SECONDS, retry=_retry())
+            blob.reload(**patience)
         return _stored(blob)
 
-    def read(self, name: str, generation: int, start: int, length: int) -> bytes:
-        """Exactly these bytes of this very generation. Raises `ChangedFileError`."""
+    def read(
+        self,
+        name: str,
+        generation: int | None,
+        start: int,
+        length: int,
+        *,
+        ends_at: float | None = None,
+    ) -> bytes:
+        """Exactly these bytes of this very generation. Raises `ChangedFileError`; past `ends_at`
+        (monotonic) `TimeoutError`."""
+        patience = _patience(ends_at)
         blob = self._blob(name, generation)
         with _bounded(missing=ChangedFileError):
             block = blob.download_as_bytes(
@@ -58,8 +68,7 @@ class Files:
                 end=start + length - 1,
                 raw_download=True,
                 checksum=None,  # the service has one for the whole object alone
-                timeout=CALL_SECONDS,
-                retry=_retry(),
+                **patience,
             )
         if len(block) != length:
             raise UnavailableError("The file was read short. Try again.", code="storage_down")
@@ -125,14 +134,13 @@ class Files:
 
     def link(self, name: str, filename: str) -> str:
         """An https URL that anyone who has it may fetch for an hour. It is not kept anywhere."""
+        return self.signed_url(name, response_disposition=f'attachment; filename="{filename}"')
+
+    def signed_url(self, name: str, **more: Any) -> str:
         if self._signer is None:
             self._signer = signing_credentials()
         url = self._blob(name).generate_signed_url(
-            version="v4",
-            expiration=LINK_LASTS,
-            method="GET",
-            response_disposition=f'attachment; filename="{filename}"',
-            credentials=self._signer,
+            version="v4", expiration=LINK_LASTS, method="GET", credentials=self._signer, **more
         )
         return cast(str, url)
 
@@ -154,11 +162,19 @@ def _stored(blob: Any) -> StoredFile:
     )
 
 
-def _retry() -> Any:
+def _retry(seconds: float = RETRIED_FOR_SECONDS) -> Any:
     """All calls here can be repeated: they read, or write the same bytes again."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    return DEFAULT_RETRY.with_timeout(RETRIED_FOR_SECONDS)
+    return DEFAULT_RETRY.with_timeout(min(seconds, RETRIED_FOR_SECONDS))
+
+
+def _patience(ends_at: float | None) -> dict[str, Any]:
+    """How long a call that reads may take, and be repeated."""
+    left = RETRIED_FOR_SECONDS if ends_at is None else ends_at - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return {"timeout": min(left, CALL_SECONDS), "retry": _retry(left)}
 
 
 @contextmanager

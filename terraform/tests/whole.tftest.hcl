@@ -201,11 +201,11 @@ run "whole" {
   }
   assert {
     condition = toset(keys(google_storage_bucket_iam_member.reads_media)) == toset([
-      for name, function in local.topology.functions : name if contains(function.uses, "platforms")
+      for name, function in local.topology.functions : name if contains(function.uses, "media")
       ]) && toset(keys(google_service_account_iam_member.signs_urls)) == toset([
-      for name, function in local.topology.functions : name if contains(function.uses, "platforms") || contains(function.uses, "files")
+      for name, function in local.topology.functions : name if contains(function.uses, "media") || contains(function.uses, "files")
     ])
-    error_message = "Who speaks to platforms reads media; who gives out URLs signs them; nobody else does."
+    error_message = "Who publishes reads media; who gives out URLs signs them; nobody else does."
   }
   assert {
     condition = alltrue([

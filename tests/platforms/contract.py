@@ -26,19 +26,20 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.domain.media import MediaItem
+from shared.domain.media import FoundItem, MediaItem
 from shared.platforms.base import (
     App,
     Call,
     Delivery,
     Draft,
     Keep,
+    Look,
     Platform,
     Processing,
     PublicUrl,
     Published,
     Request,
-    Size,
+    TimeIsShort,
 )
 from tests.platforms.openapi import SERVER, contracted, faults
 from tests.platforms.stage import Files, Stage, bytes_of, item
@@ -460,6 +461,27 @@ class Uploads(PlatformContract):
         assert len(set(hashes)) == 2
 
 
+class SendsFiles(Uploads):
+    """Besides: a platform that is sent files by us, each in one body."""
+
+    def test_what_there_is_no_time_for_is_left_to_the_next_request(
+        self, stage: Stage, platform: Platform
+    ) -> None:
+        delivery = self.delivery(media=(item(1), item(2)))
+        stage.seconds = 5  # too few for a second call, and enough for any first one
+
+        first = stage.publish(platform, delivery, TOKEN)
+        assert isinstance(first, Processing)
+        second = stage.publish(platform, replace(delivery, state=first.state), TOKEN)
+        assert isinstance(second, Processing)
+        marks = len(stage.marks)
+        third = stage.publish(platform, replace(delivery, state=second.state), TOKEN)
+
+        assert isinstance(third, Published)
+        assert (marks, self.posts(stage)) == (0, 1)
+        assert len(stage.server.calls(platform.name, self.upload)) == 2
+
+
 class Threads(PlatformContract):
     """Besides: a platform that takes threads: a post in reply to what is `above` it."""
 
@@ -697,15 +719,17 @@ def perform(step: Any, files: Files) -> Any:
             return None
         case PublicUrl(wanted):
             return files.public_url(wanted)
-        case Size(wanted):
-            return len(bytes_of(wanted))
+        case Look(wanted):
+            return FoundItem.of(wanted, len(bytes_of(wanted)), "")
+        case TimeIsShort():
+            return False
     assert isinstance(step, Call)
     request = step.request
     content: dict[str, Any] = {"json": request.json} if request.json is not None else {}
     if request.media is not None:
-        content = {"content": files.open(request.media)}
+        content = {"content": files.open(request.media, ends_at=0)}
     elif request.files is not None:
-        attached = {name: files.open(file) for name, file in request.files.items()}
+        attached = {name: files.open(file, ends_at=0) for name, file in request.files.items()}
         content = {"data": request.form, "files": attached}
     elif request.form is not None:
         content = {"data": request.form}

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import IO, Any
 
 from shared.domain.accounts import Tokens
-from shared.domain.media import MediaItem
+from shared.domain.media import FoundItem, MediaItem
 from shared.platforms.base import (
     App,
     Delivery,
@@ -36,7 +36,12 @@ class Files:
 
     server: PlatformServer
 
-    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]:
+    def look(self, item: MediaItem, *, ends_at: float) -> FoundItem:
+        return FoundItem.of(item, len(bytes_of(item)), "1")
+
+    def open(
+        self, item: MediaItem, span: tuple[int, int] | None = None, *, ends_at: float
+    ) -> IO[bytes]:
         first, length = span or (0, None)
         return io.BytesIO(bytes_of(item)[first:][:length])
 

@@ -27,7 +27,7 @@ from shared.domain.failures import (
     ThrottledError,
     TransientError,
 )
-from shared.domain.media import MediaItem
+from shared.domain.media import FoundItem, MediaItem
 from shared.platforms.base import (
     App,
     Call,
@@ -37,12 +37,13 @@ from shared.platforms.base import (
     Grant,
     Keep,
     Limits,
+    Look,
     Platform,
     PublicUrl,
     Published,
     RefreshFlow,
     Request,
-    Size,
+    TimeIsShort,
 )
 from shared.platforms.driver import Driver, request_hash
 from shared.platforms.mastodon import Mastodon
@@ -138,11 +139,17 @@ class Plain(Platform):
 
 @dataclass
 class Bytes:
+    content: bytes = b"picture"
     opened: list[str] = field(default_factory=list)
 
-    def open(self, item: MediaItem, span: tuple[int, int] | None = None) -> IO[bytes]:
+    def look(self, item: MediaItem, *, ends_at: float) -> FoundItem:
+        return FoundItem.of(item, len(self.content), "1")
+
+    def open(
+        self, item: MediaItem, span: tuple[int, int] | None = None, *, ends_at: float
+    ) -> IO[bytes]:
         self.opened.append(item.id)
-        return io.BytesIO(b"picture")
+        return io.BytesIO(self.content)
 
     def public_url(self, item: MediaItem) -> str:
         return f"https://media.example/{item.id}"
@@ -422,8 +429,8 @@ def test_steps_without_a_request_are_answered(plain_driver: Driver) -> None:
     def steps(platform: Plain) -> Flow:
         yield Keep({"container": "17"})
         url = yield PublicUrl(item(1))
-        size = yield Size(item(1, size_bytes=99))  # what is on record may be wrong
-        return Published("110", remote_url=f"{url}?size={size}")
+        found = yield Look(item(1, size_bytes=99))  # what is on record may be wrong
+        return Published("110", remote_url=f"{url}?size={found.size_bytes}")
 
     outcome = publish(plain_driver, "http://127.0.0.1", steps, attempt)
 
@@ -446,6 +453,65 @@ def test_media_are_streamed_with_their_length(plain_driver: Driver, how: str) ->
     (request,) = server.requests
     assert b"picture" in request
     assert b"transfer-encoding" not in request.lower()
+
+
+def upload(platform: Plain) -> Flow:
+    yield Call(Request("PUT", platform.app.api_url, media=item(1)), "upload")
+    return Published("110")
+
+
+def test_a_file_that_does_not_get_through_in_time_says_how_far_it_came() -> None:
+    film = bytes(32 * 1024 * 1024)
+    with socket.create_server(("127.0.0.1", 0)) as never_reads:
+        url = f"http://127.0.0.1:{never_reads.getsockname()[1]}"
+
+        with pytest.raises(TransientError, match=r"too_slow: upload: \d+ of 33554432 bytes"):
+            publish(Driver(Bytes(film)), url, upload, Attempt(seconds=0.3))
+
+
+def test_a_file_that_cannot_be_read_in_time_says_how_far_it_came() -> None:
+    class Stalls(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() >= 65536:
+                time.sleep(0.3)
+                raise TimeoutError
+            return super().read(size)
+
+    class Slow(Bytes):
+        def open(
+            self, item: MediaItem, span: tuple[int, int] | None = None, *, ends_at: float
+        ) -> IO[bytes]:
+            return Stalls(bytes(100_000))
+
+    with (
+        serving(answer()) as server,
+        pytest.raises(TransientError, match="too_slow: upload: 65536 of 100000 bytes"),
+    ):
+        publish(Driver(Slow()), server.url, upload, Attempt(seconds=0.3))
+
+
+def test_a_file_that_turns_out_to_be_another_is_the_medias_failure() -> None:
+    class Changed(Bytes):
+        def open(
+            self, item: MediaItem, span: tuple[int, int] | None = None, *, ends_at: float
+        ) -> IO[bytes]:
+            raise PermanentError("It was changed", code="media_changed")
+
+    with serving(answer()) as server, pytest.raises(PermanentError, match="media_changed"):
+        publish(Driver(Changed()), server.url, upload)
+
+    assert server.requests == []
+
+
+def test_time_is_short_sooner_for_a_large_file(plain_driver: Driver) -> None:
+    def steps(platform: Plain) -> Flow:
+        small = yield TimeIsShort()
+        large = yield TimeIsShort(500_000_000)  # 20 s more
+        return Published(f"{small} {large}")
+
+    outcome = publish(plain_driver, "http://127.0.0.1", steps, Attempt(seconds=39))
+
+    assert outcome.value == Published("False True")
 
 
 def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

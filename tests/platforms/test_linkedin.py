@@ -30,7 +30,7 @@ from tests.platforms.contract import (
     Comments,
     Exchange,
     RefreshesAsClient,
-    Uploads,
+    SendsFiles,
     classified,
     turn,
 )
@@ -43,7 +43,7 @@ ORGANIZATION = "urn:li:organization:2414183"
 ARTICLE = {"source": "https://bakery.example/7", "title": "Bread at 7", "description": "Warm."}
 
 
-class TestLinkedIn(Uploads, Comments, RefreshesAsClient):
+class TestLinkedIn(SendsFiles, Comments, RefreshesAsClient):
     platform_class = LinkedIn
     user_id = ORGANIZATION
     calls = frozenset(
@@ -353,7 +353,7 @@ class TestLinkedIn(Uploads, Comments, RefreshesAsClient):
         second = stage.publish(platform, replace(delivery, state=first.state), TOKEN)
 
         assert isinstance(second, Published)
-        sizes = [len(call.body) for call in stage.server.calls("linkedin", "upload")]
+        sizes = [call.content.size_bytes for call in stage.server.calls("linkedin", "upload")]
         assert sizes == [4 * MEGABYTE, 4 * MEGABYTE, MEGABYTE]
         (post,) = stage.server.posts("linkedin")
         (shown,) = post.media

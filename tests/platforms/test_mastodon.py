@@ -21,9 +21,9 @@ from tests.platforms.contract import (
     TEXT,
     TOKEN,
     Exchange,
+    SendsFiles,
     TellsLimits,
     Threads,
-    Uploads,
     classified,
     turn,
 )
@@ -34,7 +34,7 @@ FAMILY = "👩‍👩‍👧‍👦"
 LINK = "https://bakery.example/" + "bread" * 40
 
 
-class TestMastodon(Uploads, TellsLimits, Threads):
+class TestMastodon(SendsFiles, TellsLimits, Threads):
     platform_class = Mastodon
     user_id = "109348684220"
     calls = frozenset({"upload", "read media", "create post", "find post", "read limits"})

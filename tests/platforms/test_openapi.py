@@ -9,7 +9,7 @@ import pytest
 
 from tests.platforms.openapi import FILES, contracted, faults
 from tests.platforms.stage import Stage
-from tests.sandbox.platforms.values import Answer, Received
+from tests.sandbox.platforms.values import Answer, Content, Received
 
 
 @contracted
@@ -29,6 +29,7 @@ from tests.sandbox.platforms.values import Answer, Received
 )
 def test_a_wrong_request_is_noticed(stage: Stage, platform: str, path: str, body: Any) -> None:
     headers = {"authorization": "Bearer t", "content-type": "application/json"}
+    raw = json.dumps(body).encode()
     received = Received(
         platform=platform,
         call="",
@@ -36,7 +37,8 @@ def test_a_wrong_request_is_noticed(stage: Stage, platform: str, path: str, body
         path=path,
         query="",
         headers=headers,
-        body=json.dumps(body).encode(),
+        body=raw,
+        content=Content.of([raw]),
         at=stage.server.clock.now(),
     )
 

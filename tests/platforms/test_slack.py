@@ -25,7 +25,7 @@ from tests.platforms.contract import (
     Exchange,
     PlatformContract,
     RefreshesAsClient,
-    Uploads,
+    SendsFiles,
     classified,
     turn,
 )
@@ -73,7 +73,7 @@ class SlackContract(PlatformContract):
         run.stage.refresh(run.platform, Tokens(TOKEN, REFRESH_TOKEN))
 
 
-class TestSlackFiles(SlackContract, Uploads, RefreshesAsClient):
+class TestSlackFiles(SlackContract, SendsFiles, RefreshesAsClient):
     """With files: they are shared, with the text, by the call that ends their upload."""
 
     upload = "begin upload"

@@ -388,6 +388,13 @@ class TestTelegramFiles(TelegramContract):
 
         assert error.message == "Bad Request: message caption is too long"
 
+    def test_an_album_has_a_size_that_one_call_can_send(self, platform: Platform) -> None:
+        films = [item(number, "video/mp4", size_bytes=50 * 1024 * 1024) for number in (1, 2, 3)]
+
+        assert platform.check(Draft(TEXT, tuple(films[:2]))) == []
+        (problem,) = platform.check(Draft(TEXT, tuple(films)))
+        assert (problem.field, problem.code) == ("media", "media_too_large")
+
     def test_a_gif_stands_alone(self, platform: Platform) -> None:
         gif = item(1, "image/gif")
 

@@ -26,7 +26,7 @@ def main() -> None:
         for name, does in STORIES.items()
     }
     sizes = known["bench"].add_argument_group("at size")
-    long = "1,000 accounts and 10,000 posts synced, 10,000 rows in and out instead (10 min)"
+    long = "films of 1 GB, 1,000 accounts synced, 10,000 rows in and out instead (10 min)"
     sizes.add_argument("--long", action="store_true", help=long)
     sizes.add_argument("--accounts", type=int, help="so many accounts, of 10 posts each")
     sizes.add_argument("--rows", type=int, help="so many rows (a million takes hours)")

@@ -1,4 +1,4 @@
-"""Syncs and files at size, beside their budgets: `make bench ARGS=--long`, some ten minutes.
+"""Films, syncs and files at size, beside their budgets: `make bench ARGS=--long`, some ten minutes.
 
 What is counted has a budget, and a broken one ends it with exit code 1; seconds are this machine's.
 `--accounts` and `--rows` set other sizes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.sandbox import bench_bulk, bench_sync
+from tests.sandbox import bench_bulk, bench_films, bench_sync
 from tests.sandbox.figures import Figure
 from tests.sandbox.program import Program
 from tests.sandbox.stack import Stack, only
@@ -22,9 +22,12 @@ def tell(program: Program, accounts: int = bench_sync.ACCOUNTS, rows: int = benc
     terminal = Terminal()
     terminal.note("Starting the system …")
     stack = program.start(Stack(instances=only(NEEDED), schedules=False))
-    each = bench_sync.POSTS_EACH
-    figures = list(bench_sync.figures(World(stack), accounts, each, terminal.note))
+    figures = list(bench_films.figures(World(stack), terminal.note))
     show(figures, terminal)
+    stack.reset()
+    more = list(bench_sync.figures(World(stack), accounts, bench_sync.POSTS_EACH, terminal.note))
+    show(more, terminal)
+    figures += more
     stack.reset()
     more = list(bench_bulk.figures(World(stack), rows, terminal.note))
     show(more, terminal)

@@ -66,8 +66,21 @@ class Watch:
 
 
 def resident_mib(process: FunctionProcess) -> float:
+    return _memory_mib(process, "VmRSS")
+
+
+def peak_mib(process: FunctionProcess) -> float:
+    """The most that it has had since it started, or since its peak was forgotten."""
+    return _memory_mib(process, "VmHWM")
+
+
+def forget_peak(process: FunctionProcess) -> None:
+    Path(f"/proc/{process.worker()}/clear_refs").write_text("5")
+
+
+def _memory_mib(process: FunctionProcess, field: str) -> float:
     status = Path(f"/proc/{process.worker()}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
 def cpu_seconds(process: FunctionProcess) -> float:

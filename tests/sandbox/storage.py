@@ -1,5 +1,7 @@
 """Cloud Storage in memory: as much of its JSON API as the real client library needs.
 
+A large object may lie in a file (`put_file`), and is then never held whole.
+
 A client finds it through `STORAGE_EMULATOR_HOST=http://127.0.0.1:port`. There are buckets, uploads
 (media, multipart, resumable), downloads with ranges, listings, generations and their preconditions,
 compose, and plain `GET /bucket/object` by V4 signed URL. Of an object the live generation alone is
@@ -19,11 +21,13 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.parser import BytesHeaderParser
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, unquote
 from xml.sax.saxutils import escape
 
@@ -35,6 +39,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from tests.sandbox.functions import Armed, Faults
 from tests.sandbox.listener import Handler, Listener
 
+BLOCK_BYTES = 1024 * 1024  # held at a time of an object in a file
 CHUNK_BYTES = 256 * 1024  # every part of a resumable upload but the last is a multiple of it
 PAGE_ITEMS = 1000
 SIGNED_FOR_AT_MOST = timedelta(days=7)
@@ -85,11 +90,41 @@ class StorageCall:
         return f"http://{self.headers.get('Host', '')}"
 
 
+class Data(Protocol):
+    """An object's bytes, wherever they lie."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> bytes: ...
+
+
+class InFile:
+    """Those of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._span = range(path.stat().st_size)
+
+    def __len__(self) -> int:
+        return len(self._span)
+
+    def __getitem__(self, span: slice, /) -> bytes:
+        wanted = self._span[span]
+        with self._path.open("rb") as file:
+            file.seek(wanted.start)
+            return file.read(len(wanted))
+
+
+def blocks(data: Data) -> Iterator[bytes]:
+    for begin in range(0, len(data), BLOCK_BYTES):
+        yield data[begin : begin + BLOCK_BYTES]
+
+
 @dataclass(frozen=True)
 class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    body: Data = b""
 
 
 @dataclass(frozen=True)
@@ -98,7 +133,7 @@ class StoredObject:
 
     bucket: str
     name: str
-    data: bytes = field(repr=False)
+    data: Data = field(repr=False)
     generation: int
     created_at: datetime
     updated_at: datetime
@@ -106,16 +141,22 @@ class StoredObject:
     metageneration: int = 1
     components: int | None = None
 
-    @property
+    @cached_property
     def crc32c(self) -> str:
-        return base64.b64encode(google_crc32c.Checksum(self.data).digest()).decode()
+        check = google_crc32c.Checksum()
+        for block in blocks(self.data):
+            check.update(block)
+        return base64.b64encode(check.digest()).decode()
 
-    @property
+    @cached_property
     def md5(self) -> str | None:
         """None for a composed object, as with the service."""
         if self.components is not None:
             return None
-        return base64.b64encode(hashlib.md5(self.data, usedforsecurity=False).digest()).decode()
+        digest = hashlib.md5(usedforsecurity=False)
+        for block in blocks(self.data):
+            digest.update(block)
+        return base64.b64encode(digest.digest()).decode()
 
     @property
     def content_type(self) -> str:
@@ -204,7 +245,7 @@ class Shelves:
         self,
         bucket: str,
         fields: Mapping[str, Any],
-        data: bytes,
+        data: Data,
         query: Mapping[str, str],
         *,
         components: int | None = None,
@@ -290,8 +331,13 @@ class StorageServer(Listener):
         fields = {"name": name, "contentType": content_type}
         return self.shelves.put(bucket, fields, data, {})
 
+    def put_file(self, bucket: str, name: str, path: Path, content_type: str) -> StoredObject:
+        """An object that lies in a file, which may be sparse and has to stay as it is."""
+        fields = {"name": name, "contentType": content_type}
+        return self.shelves.put(bucket, fields, InFile(path), {})
+
     def read(self, bucket: str, name: str) -> bytes:
-        return self.shelves.get(bucket, name, {}).data
+        return self.shelves.get(bucket, name, {}).data[:]
 
     def fail(
         self, status: int, path: str = "", *, method: str | None = None, times: int | None = 1
@@ -391,7 +437,7 @@ class StorageServer(Listener):
             for one in asked["sourceObjects"]
         ]
         fields = asked.get("destination", {}) | {"name": name}
-        data = b"".join(source.data for source in sources)
+        data = b"".join(source.data[:] for source in sources)
         components = sum(source.components or 1 for source in sources)
         stored = self.shelves.put(bucket, fields, data, call.query, components=components)
         return _json(stored.resource(call.base))
@@ -727,7 +773,10 @@ class _StorageHandler(Handler):
         self.send_header("Content-Length", str(len(reply.body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(reply.body[: call.cut_after])
+            left = len(reply.body) if call.cut_after is None else call.cut_after
+            for block in blocks(reply.body):
+                self.wfile.write(block[: max(left, 0)])
+                left -= len(block)
         if call.cut_after is not None:
             self.close_connection = True
 

@@ -177,7 +177,7 @@ def needed_settings(function: Function, code: Code) -> set[str]:
         "ALERT_WEBHOOK_URL": "createTasks" in function.uses,
         "ALERT_WEBHOOK_SECRET": "alerts" in function.uses,
         "TOKEN_KEYS": "tokens" in function.uses,
-        "MEDIA_BUCKET": "platforms" in function.uses,
+        "MEDIA_BUCKET": "media" in function.uses,
         "BULK_BUCKET": "files" in function.uses,
     }
     everywhere = code.settings - set(NOT_SET)
@@ -234,11 +234,11 @@ def access(name: str, function: Function, deployed: Deployed) -> Problems:
         wanted |= {(queue, "roles/cloudtasks.queueAdmin", q) for q in deployed.topology["queues"]}
     if "watchQueues" in function.uses:
         wanted.add(("google_project_iam_member", "roles/cloudtasks.viewer", ""))
-    if "platforms" in function.uses:
+    if "media" in function.uses:
         wanted.add((bucket, "roles/storage.objectViewer", buckets["media"]["name"]))
     if "files" in function.uses and "files" in buckets:
         wanted.add((bucket, "roles/storage.objectUser", buckets["files"]["name"]))
-    if {"platforms", "files"} & function.uses:
+    if {"media", "files"} & function.uses:
         wanted.add((account, "roles/iam.serviceAccountTokenCreator", own))
     for _, role, place in sorted(wanted - held):
         yield f"{name} lacks {role} on {place or 'the project'}"

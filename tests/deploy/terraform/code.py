@@ -40,7 +40,8 @@ USES = {
     ("queue", "queues"): "watchQueues",
     ("vault", ""): "tokens",
     ("driver", ""): "platforms",
-    ("media", ""): "platforms",
+    ("driver", "publish"): "media",  # what else it does sends none
+    ("media", ""): "media",
     ("files", ""): "files",
 }
 FREE = {

@@ -112,14 +112,14 @@ class BlueskyDialect(Dialect):
 
     def upload(self, received: Received) -> Answer:
         account = self.account(received)
-        link = cid(received.body)
-        self.hold_media(link, received.body, received.content_type)
+        link = cid_of(bytes.fromhex(received.content.sha256))
+        self.hold_media(link, received.content, received.content_type)
         self._blobs[account, link] = received.at + BLOB_LIFE
         blob = {
             "$type": "blob",
             "ref": {"$link": link},
             "mimeType": received.content_type,
-            "size": len(received.body),
+            "size": received.content.size_bytes,
         }
         return Answer(200, {"blob": blob})
 
@@ -260,5 +260,8 @@ class BlueskyDialect(Dialect):
 
 
 def cid(body: bytes) -> str:
-    digest = hashlib.sha256(body).digest()
+    return cid_of(hashlib.sha256(body).digest())
+
+
+def cid_of(digest: bytes) -> str:
     return "bafkrei" + base64.b32encode(digest).decode().rstrip("=").lower()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import secrets
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol
 
 from werkzeug.formparser import FormDataParser
 
-from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
+from tests.sandbox.platforms.values import Answer, Content, Media, Post, Received, Refused, Token
 
 Handler = Callable[[Any, Received], Answer]
 
@@ -137,13 +137,13 @@ class Dialect:
         return (milliseconds << 22) | (self._serial & 0x3FFFFF)
 
     def hold_media(
-        self, media_id: str, body: bytes, content_type: str, url: str | None = None
+        self, media_id: str, content: Content, content_type: str, url: str | None = None
     ) -> Media:
         held = Media(
             id=media_id,
             content_type=content_type,
-            size_bytes=len(body),
-            sha256=hashlib.sha256(body).hexdigest(),
+            size_bytes=content.size_bytes,
+            sha256=content.sha256,
             url=url,
         )
         self.media[media_id] = held
@@ -165,6 +165,30 @@ class Dialect:
         return None
 
 
+class Pieces:
+    """A file that comes in pieces, all of one size but the last; one that comes again replaces the
+    first. They lie on disk."""
+
+    def __init__(self, piece_bytes: int) -> None:
+        self._piece_bytes = piece_bytes
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - goes when nobody holds it
+        self.lengths: dict[int, int] = {}
+
+    def put(self, index: int, body: bytes) -> None:
+        self._file.seek(index * self._piece_bytes)
+        self._file.write(body)
+        self.lengths[index] = len(body)
+
+    def content(self) -> Content:
+        """Of all that is there, in its order."""
+        return Content.of(self._read())
+
+    def _read(self) -> Iterator[bytes]:
+        for index in sorted(self.lengths):
+            self._file.seek(index * self._piece_bytes)
+            yield self._file.read(self.lengths[index])
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A file inside a multipart body."""
@@ -172,6 +196,10 @@ class Part:
     filename: str
     content_type: str
     body: bytes
+
+    @property
+    def content(self) -> Content:
+        return Content.of([self.body])
 
 
 def multipart(received: Received) -> tuple[dict[str, str], dict[str, Part]]:

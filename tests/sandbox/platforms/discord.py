@@ -197,7 +197,7 @@ class DiscordDialect(Dialect):
             if len(part.body) > FILE_BYTES:
                 raise Refused(self.failure(413, "Request entity too large", code=40005))
             content_type = content_type_of(part.body) or part.content_type
-            media = self.hold_media(str(self.number(EPOCH)), part.body, content_type)
+            media = self.hold_media(str(self.number(EPOCH)), part.content, content_type)
             named = replace(
                 media,
                 url=f"https://cdn.example/{media.id}/{part.filename}",

@@ -10,16 +10,18 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 from tests.sandbox.platforms import metrics
 from tests.sandbox.platforms.dialect import Dialect, Route, check_fields, content_type_of
-from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
+from tests.sandbox.platforms.values import Answer, Content, Media, Post, Received, Refused, Token
 
 UNIX = datetime(1970, 1, 1, tzinfo=UTC)
 CONTAINER_LIFE = timedelta(hours=24)
 YOUNGEST_REFRESH = timedelta(hours=24)
 FETCH_SECONDS = 10
+BLOCK_BYTES = 1024 * 1024  # held at a time of what is fetched
 
 
 class GraphDialect(Dialect):
@@ -122,13 +124,13 @@ class GraphDialect(Dialect):
         """The media themselves, read from where the caller said they are; None where that fails."""
         try:
             with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as reply:
-                body = reply.read()
+                content = Content.of(iter(partial(reply.read, BLOCK_BYTES), b""))
         except (OSError, ValueError):
             return None
-        content_type = content_type_of(body)
+        content_type = content_type_of(content.head)
         if content_type is None:
             return None
-        return self.hold_media(secrets.token_hex(8), body, content_type, url)
+        return self.hold_media(secrets.token_hex(8), content, content_type, url)
 
 
 @dataclass(slots=True)

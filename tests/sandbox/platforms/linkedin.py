@@ -15,7 +15,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from tests.sandbox.platforms import metrics
-from tests.sandbox.platforms.dialect import Dialect, Route, check_fields, content_type_of
+from tests.sandbox.platforms.dialect import (
+    Dialect,
+    Pieces,
+    Route,
+    check_fields,
+    content_type_of,
+)
 from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
 
 UNIX = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,9 +57,13 @@ PIECE_BYTES = 4 * 1024 * 1024
 @dataclass(slots=True)
 class _Video:
     uploads: list[str]  # the path segment of each piece, in order
-    pieces: dict[str, bytes] = field(default_factory=dict)
+    pieces: Pieces = field(default_factory=lambda: Pieces(PIECE_BYTES))
     status: str = "WAITING_UPLOAD"
     polls: int = 0  # how often it will still be PROCESSING
+
+    @property
+    def is_whole(self) -> bool:
+        return [*self.pieces.lengths] == [*range(len(self.uploads))]
 
 
 class LinkedInDialect(Dialect):
@@ -212,20 +222,20 @@ class LinkedInDialect(Dialect):
         whole = len(body) == PIECE_BYTES or upload == video.uploads[-1]
         if not whole or len(body) > PIECE_BYTES:
             return Answer(400, b"<html>Bad Request</html>")
-        video.pieces[upload] = body
+        video.pieces.put(video.uploads.index(upload), body)
         return Answer(200, None, {"ETag": f"/ambry-video/signedId/{upload}"})
 
     def _end_video(self, received: Received, request: dict[str, Any]) -> Answer:
         video = self._videos.get(request["video"])
         etags = [f"/ambry-video/signedId/{upload}" for upload in video.uploads] if video else None
-        if video is None or request["uploadedPartIds"] != etags or video.uploads != [*video.pieces]:
+        if video is None or request["uploadedPartIds"] != etags or not video.is_whole:
             raise self._invalid("/finalizeUploadRequest", "uploadedPartIds are not all the parts")
-        body = b"".join(video.pieces.values())
-        if content_type_of(body) != "video/mp4":
+        content = video.pieces.content()
+        if content_type_of(content.head) != "video/mp4":
             video.status = "PROCESSING_FAILED"
             return Answer(200, {})
-        self.hold_media(request["video"], body, "video/mp4")
-        video.status, video.polls, video.pieces = "AVAILABLE", received.polls, {}
+        self.hold_media(request["video"], content, "video/mp4")
+        video.status, video.polls = "AVAILABLE", received.polls
         return Answer(200, {})
 
     def read_video(self, received: Received) -> Answer:
@@ -246,7 +256,7 @@ class LinkedInDialect(Dialect):
         content_type = content_type_of(received.body)
         if image is None or content_type not in ("image/jpeg", "image/png", "image/gif"):
             return Answer(400, b"<html>Bad Request</html>")
-        self.hold_media(image, received.body, content_type)
+        self.hold_media(image, received.content, content_type)
         return Answer(201)
 
     def create_post(self, received: Received) -> Answer:

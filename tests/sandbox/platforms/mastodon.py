@@ -261,7 +261,7 @@ class MastodonDialect(Dialect):
         if len(form.get("description", "")) > ALT_TEXT_CHARS:
             raise self._invalid("Description is too long (maximum is 1500 characters)")
         media_id = str(self.number(UNIX))
-        held = self.hold_media(media_id, files["file"].body, content_type)
+        held = self.hold_media(media_id, files["file"].content, content_type)
         self.media[media_id] = Media(
             id=held.id,
             content_type=held.content_type,

@@ -24,8 +24,11 @@ from shared.platforms.registry import PLATFORMS, platform_class
 from tests.sandbox.functions import DropConnection, Faults
 from tests.sandbox.platforms.dialect import Dialect, Now
 from tests.sandbox.platforms.misbehaviour import Kind, Misbehaviour
-from tests.sandbox.platforms.values import Answer, Post, Received, Refused, Token
+from tests.sandbox.platforms.values import Answer, Content, Post, Received, Refused, Token
 
+BLOCK_BYTES = 1024 * 1024  # read at a time
+KEPT_BYTES = 8 * BLOCK_BYTES  # of a body that is a file and no form
+RECORDED_BYTES = 32 * BLOCK_BYTES  # of all bodies together; what comes then is not kept
 AUTH = "-auth"  # after the prefix, where tokens have a host of their own
 
 
@@ -52,6 +55,7 @@ class PlatformServer:
         self._dialects = {name: _dialect(name)(clock, lambda: self.url) for name in PLATFORMS}
         self._misbehaviours: list[Misbehaviour] = []
         self._files: dict[str, tuple[bytes, str]] = {}
+        self._recorded_bytes = 0
         self._lock = threading.RLock()
         self._http: ThreadingHTTPServer | None = None
 
@@ -87,6 +91,7 @@ class PlatformServer:
         self._release_all()
         with self._lock:
             self.requests.clear()
+            self._recorded_bytes = 0
             self.answers.clear()
             self._misbehaviours.clear()
             self._files.clear()
@@ -217,19 +222,19 @@ class PlatformServer:
         received, handler = _routed(self._dialects[received.platform], received)
         try:
             self.before.strike(received)
+            recorded = self._record(received)
             answer = self._answer(received, handler)
             self.after.strike(received)
         except DropConnection:
             return None
         if answer is not None:
             with self._lock:
-                self.answers.append((received, answer))
+                self.answers.append((recorded, answer))
         return answer
 
     def _answer(self, received: Received, handler: Callable[..., Answer]) -> Answer | None:
         dialect = self._dialects[received.platform]
         with self._lock:
-            self.requests.append(received)
             fault = next((m for m in self._misbehaviours if m.applies(received)), None)
             if fault is not None:
                 fault.hits += 1
@@ -252,6 +257,15 @@ class PlatformServer:
             return answer
         fault.after(received, answer)
         return _spoilt(dialect, fault, answer)
+
+    def _record(self, received: Received) -> Received:
+        """As it is remembered: a film is not."""
+        with self._lock:
+            if self._recorded_bytes + len(received.body) > RECORDED_BYTES:
+                received = replace(received, body=b"")
+            self._recorded_bytes += len(received.body)
+            self.requests.append(received)
+        return received
 
     def file(self, name: str) -> Answer:
         with self._lock:
@@ -315,7 +329,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         platforms = self.server.platforms
-        body = b"".join(self._read())
+        most = None if self._is_form() else KEPT_BYTES
+        body, content = self._take(most)
         path, _, query = self.path.partition("?")
         prefix, _, rest = path.removeprefix("/").partition("/")
         name = prefix.removesuffix(AUTH)
@@ -331,6 +346,7 @@ class _Handler(BaseHTTPRequestHandler):
             query=query,
             headers={key.lower(): value for key, value in self.headers.items()},
             body=body,
+            content=content,
             at=platforms.clock.now(),
         )
         answer = platforms.answer(received)
@@ -343,6 +359,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve
 
+    def _is_form(self) -> bool:
+        return self.headers.get("Content-Type", "").startswith("multipart/")
+
+    def _take(self, most: int | None) -> tuple[bytes, Content]:
+        """The body, or the first blocks of it, and what all of it is."""
+        kept = bytearray()
+
+        def passing() -> Iterator[bytes]:
+            for block in self._read():
+                if most is None or len(kept) < most:
+                    kept.extend(block)
+                yield block
+
+        content = Content.of(passing())
+        return bytes(kept), content
+
     def _read(self) -> Iterator[bytes]:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             while size := int(self.rfile.readline().split(b";")[0], 16):
@@ -350,7 +382,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
         else:
-            yield self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            left = int(self.headers.get("Content-Length") or 0)
+            while left > 0 and (block := self.rfile.read(min(left, BLOCK_BYTES))):
+                left -= len(block)
+                yield block
 
     def _send(self, answer: Answer) -> None:
         body, content_type = answer.encoded()

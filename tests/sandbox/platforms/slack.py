@@ -190,10 +190,10 @@ class SlackDialect(Dialect):
     def upload(self, received: Received) -> Answer:
         """Told apart by its address alone: no token."""
         about = self._uploads.get(received.parts["file"])
-        if about is None or len(received.body) != about["length"]:
+        if about is None or received.content.size_bytes != about["length"]:
             return Answer(400, b"Bad Request")
-        content_type = content_type_of(received.body) or "application/octet-stream"
-        held = self.hold_media(received.parts["file"], received.body, content_type)
+        content_type = content_type_of(received.content.head) or "application/octet-stream"
+        held = self.hold_media(received.parts["file"], received.content, content_type)
         about["media"] = replace(held, alt_text=about["alt"])
         return Answer(200, f"OK - {about['length']}".encode())
 

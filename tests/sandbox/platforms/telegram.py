@@ -208,7 +208,7 @@ class TelegramDialect(Dialect):
             raise self._bad("IMAGE_PROCESS_FAILED" if kind == "photo" else "wrong file type")
         if len(part.body) > (PHOTO_BYTES if kind == "photo" else FILE_BYTES):
             raise Refused(self.failure(413, "Request Entity Too Large"))
-        return self.hold_media(str(len(self.media)), part.body, content_type)
+        return self.hold_media(str(len(self.media)), part.content, content_type)
 
     # messages
 

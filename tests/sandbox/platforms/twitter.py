@@ -16,12 +16,13 @@ from typing import Any
 from tests.sandbox.platforms import metrics
 from tests.sandbox.platforms.dialect import (
     Dialect,
+    Pieces,
     Route,
     check_fields,
     content_type_of,
     multipart,
 )
-from tests.sandbox.platforms.values import Answer, Media, Post, Received, Refused, Token
+from tests.sandbox.platforms.values import Answer, Content, Media, Post, Received, Refused, Token
 
 FIRST_SNOWFLAKE = datetime.fromtimestamp(1288834974.657, UTC)
 TEXT_WEIGHT = 280
@@ -48,7 +49,7 @@ class TwitterDialect(Dialect):
         self.fields_name = "tweet.fields"  # "post.fields" from version 2.167 of the API
         self._owners: dict[str, tuple[str, datetime]] = {}  # media id to account, end
         self._begun: dict[str, dict[str, Any]] = {}  # what was said of a media id at first
-        self._chunks: dict[str, dict[int, bytes]] = {}
+        self._chunks: dict[str, Pieces] = {}
         self._polls: dict[str, int] = {}  # how often a GIF or video will still be in progress
 
     def make_routes(self) -> list[Route]:
@@ -236,7 +237,8 @@ class TwitterDialect(Dialect):
             raise Refused(self.failure(400, "media type unrecognized."))
         if len(body) > IMAGE_BYTES:
             raise Refused(self.failure(413, "The image is too large."))
-        return self._taken(account, str(self.number(FIRST_SNOWFLAKE)), body, content_type, 0)
+        media_id = str(self.number(FIRST_SNOWFLAKE))
+        return self._taken(account, media_id, Content.of([body]), content_type, 0)
 
     def begin_upload(self, received: Received) -> Answer:
         _, account = self._account(received)
@@ -248,7 +250,7 @@ class TwitterDialect(Dialect):
         media_id = str(self.number(FIRST_SNOWFLAKE))
         life = int(MEDIA_LIFE.total_seconds())
         self._owners[media_id] = (account, self.clock.now() + MEDIA_LIFE)
-        self._chunks[media_id], self._begun[media_id] = {}, body
+        self._chunks[media_id], self._begun[media_id] = Pieces(IMAGE_BYTES), body
         data = {"id": media_id, "media_key": f"16_{media_id}", "expires_after_secs": life}
         return Answer(200, {"data": data})
 
@@ -258,21 +260,21 @@ class TwitterDialect(Dialect):
         index = form.get("segment_index", "")
         if set(form) != {"segment_index"} or not index.isdigit() or len(body) > IMAGE_BYTES:
             raise self._invalid("$.segment_index: a number, with a chunk of at most 5 MB")
-        self._chunks[media_id][int(index)] = body
+        self._chunks[media_id].put(int(index), body)
         expires_at = int(self._owners[media_id][1].timestamp())
         return Answer(200, {"data": {"expires_at": expires_at}})
 
     def finalize(self, received: Received) -> Answer:
         media_id = self._own(received)
         chunks, begun = self._chunks[media_id], self._begun[media_id]
-        body = b"".join(chunks[index] for index in sorted(chunks))
-        whole = begun.get("total_bytes", len(body)) == len(body)
-        if sorted(chunks) != list(range(len(chunks))) or not whole:
+        content, indexes = chunks.content(), sorted(chunks.lengths)
+        whole = begun.get("total_bytes", content.size_bytes) == content.size_bytes
+        if indexes != list(range(len(indexes))) or not whole:
             raise Refused(self.failure(400, "Segments do not add up to provided total file size."))
-        if content_type_of(body) != begun["media_type"]:
+        if content_type_of(content.head) != begun["media_type"]:
             raise Refused(self.failure(400, "media type unrecognized."))
         account = self._owners[media_id][0]
-        return self._taken(account, media_id, body, begun["media_type"], received.polls)
+        return self._taken(account, media_id, content, begun["media_type"], received.polls)
 
     def _own(self, received: Received) -> str:
         _, account = self._account(received)
@@ -282,10 +284,10 @@ class TwitterDialect(Dialect):
         return media_id
 
     def _taken(
-        self, account: str, media_id: str, body: bytes, content_type: str, polls: int
+        self, account: str, media_id: str, content: Content, content_type: str, polls: int
     ) -> Answer:
         self._owners[media_id] = (account, self.clock.now() + MEDIA_LIFE)
-        held = self.hold_media(media_id, body, content_type)
+        held = self.hold_media(media_id, content, content_type)
         self._polls[media_id] = polls
         return Answer(200, {"data": self._status(held)})
 

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
+
+HEAD_BYTES = 64  # which tell a file's kind
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is remembered of bytes that went by."""
+
+    size_bytes: int
+    sha256: str
+    head: bytes
+
+    @classmethod
+    def of(cls, blocks: Iterable[bytes]) -> Content:
+        digest, size, head = hashlib.sha256(), 0, b""
+        for block in blocks:
+            digest.update(block)
+            size += len(block)
+            head += block[: HEAD_BYTES - len(head)]
+        return cls(size, digest.hexdigest(), head)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
     """One request, as it arrived. `call` is named as the adapter names it; "" is no such route.
 
-    `parts` are the variable segments of the path, `path` is without the platform's prefix.
+    `parts` are the variable segments of the path, `path` is without the platform's prefix. Of a
+    large body `body` is the beginning: `content` tells of all of it.
     """
 
     platform: str
@@ -24,6 +46,7 @@ class Received:
     query: str
     headers: Mapping[str, str]  # names in lower case
     body: bytes
+    content: Content
     at: datetime
     parts: Mapping[str, str] = field(default_factory=dict)
     polls: int = 0  # how often media made by this call will still be IN_PROGRESS
