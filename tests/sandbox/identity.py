@@ -92,6 +92,11 @@ class Issuer:
             self._keys.append(key)
         return key.id
 
+    def reset(self) -> None:
+        """Sign with the first key again, which everybody knows who has ever asked."""
+        with self._lock:
+            del self._keys[1:]
+
     def certificates(self) -> dict[str, str]:
         """Every published certificate by key id, as the key server answers it."""
         with self._lock:

@@ -277,6 +277,7 @@ class Stack:
         self.heal()
         self.tasks.idle(5)
         self.clock.reset()
+        self.issuer.reset()
         self.tasks.reset()
         self._pause_queues()
         self.platforms.reset()
