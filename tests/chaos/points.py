@@ -433,24 +433,32 @@ class Campaign:
 
     def _unrested(self, journeys: Sequence[_Journey]) -> list[_Journey]:
         """Those of which more is to come; the accounts of the others are free."""
-        rested = self._rested([one.ordered for one in journeys])
+        rested = self._rested(journeys)
         for journey in journeys:
             if journey.ordered.delivery_id in rested:
                 self._idle[journey.scenario.name].append(journey.account)
         return [one for one in journeys if one.ordered.delivery_id not in rested]
 
-    def _rested(self, ordered: Sequence[Ordered]) -> set[str]:
-        """Settled and rolled up, or past the time by which they must be."""
+    def _rested(self, journeys: Sequence[_Journey]) -> set[str]:
+        """Settled and rolled up, or past the time by which they must be. Most are neither, and
+        their logs are long: the posts are asked first."""
         db, now = self._stack.db, self._stack.clock.now()
-        refs = [db.document("publishLogs", one.delivery_id) for one in ordered]
-        refs += [db.document("scheduledPosts", one.post_id) for one in ordered]
-        found = {seen.id: seen.to_dict() or {} for seen in db.get_all(refs)}
+        posts = [db.document("scheduledPosts", one.ordered.post_id) for one in journeys]
+        rolled_up = {
+            seen.id
+            for seen in db.get_all(posts, field_paths=["status"])
+            if seen.get("status") not in ("pending", "processing")
+        }
+        logs = [
+            db.document("publishLogs", one.ordered.delivery_id)
+            for one in journeys
+            if one.ordered.post_id in rolled_up or now > one.due_at + LATEST_AFTER
+        ]
         rested = set()
-        for one in ordered:
-            log = PublishLog.model_validate(found[one.delivery_id])
-            rolled_up = found[one.post_id]["status"] not in ("pending", "processing")
-            if (rolled_up and not log.is_open) or now > rests_by(log):
-                rested.add(one.delivery_id)
+        for seen in db.get_all(logs):
+            log = PublishLog.model_validate(seen.to_dict())
+            if (log.post_id in rolled_up and not log.is_open) or now > rests_by(log):
+                rested.add(seen.id)
         return rested
 
     def _waiting(self) -> bool:

@@ -189,13 +189,14 @@ def _java_version(java: Path) -> int:
 
 def find_jar(env: Mapping[str, str], well_known: Sequence[Path] = WELL_KNOWN_ROOTS) -> Path:
     """The emulator's jar in the first Google Cloud SDK that has it."""
-    roots = [root for root in sdk_roots(env, well_known) if (root / "bin").is_dir()]
-    for root in roots:
+    without = []
+    for root in sdk_roots(env, well_known):
         if (root / JAR).is_file():
             return root / JAR
-    if roots:
+        without += [root] if (root / "bin").is_dir() else []
+    if without:
         raise SandboxError(
-            f"The Google Cloud SDK in {roots[0]} has no Firestore emulator: {INSTALL_EMULATOR}."
+            f"The Google Cloud SDK in {without[0]} has no Firestore emulator: {INSTALL_EMULATOR}."
         )
     raise SandboxError(
         "The Firestore emulator comes with the Google Cloud SDK and there is none on PATH, in "

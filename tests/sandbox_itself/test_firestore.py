@@ -140,7 +140,7 @@ def test_an_sdk_without_the_emulator_names_the_component(
 def test_gcloud_is_followed_through_links_without_being_run(
     program: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
-    gcloud = program("sdk/bin/gcloud", f"touch {tmp_path}/was-run")
+    gcloud = program("sdk/bin/gcloud", f": > {tmp_path}/was-run")
     jar = program("sdk/platform/cloud-firestore-emulator/cloud-firestore-emulator.jar", "")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "gcloud").symlink_to(gcloud)
