@@ -262,7 +262,9 @@ async def exchange(
     own = {"Host": url.netloc, "Connection": "close", "Content-Length": str(len(request.body))}
     lines = [f"{name}: {text}" for name, text in (own | dict(headers)).items()]
     head = "\r\n".join([f"{request.method} {target} HTTP/1.1", *lines, "", ""])
-    reader, writer = await asyncio.open_connection(url.hostname, url.port or 80)
+    tls = url.scheme == "https"
+    port = url.port or (443 if tls else 80)
+    reader, writer = await asyncio.open_connection(url.hostname, port, ssl=tls or None)
     try:
         writer.write(head.encode() + request.body)
         answer = io.BytesIO(await reader.read())
