@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Generator, Iterator
 
 import pytest
 from xdist.remote import Producer
@@ -47,6 +48,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LongestFirst:
     config.option.loadscopereorder = False
     return LongestFirst(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure, what the system went through: without that, a rare one tells nothing."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("running")
+    if report.when == "call" and report.failed and stack is not None:
+        report.sections.append(("what the system went through", "\n".join(_history(stack))))
+    return report
+
+
+def _history(stack: Stack) -> Iterator[str]:
+    yield f"sandbox's clock: {stack.clock.now():%H:%M:%S.%f}"
+    for one in stack.tasks.attempts[-20:]:
+        path, answer = one.request.url.rpartition("/")[2], one.answer[:300].decode(errors="replace")
+        yield f"{one.dispatched_at:%H:%M:%S.%f} {one.queue} /{path} {one.status} {answer}"
+    for function, line in stack.lines[-40:]:
+        yield f"{function}: {json.dumps(line)[:400]}"
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from tests.world import World
 
 # Of each guarantee one scenario's single faults all, of the others' own points this many, and this
 # many pairs; `python -m tests.chaos points` plays all of everything.
-MORE, PAIRS, SEED = 40, 200, 4
+MORE, PAIRS, SEED = 40, 120, 4
 # After one fault: the call may have left, and nothing that can be read tells.
 UNKNOWN = [
     "discord webhook: `committing` after",

@@ -211,6 +211,11 @@ class FunctionProcess:
         )
         return self
 
+    def move_to(self, port: int) -> None:
+        """Another port for the next start: one that was free a while ago may be taken."""
+        self.port = port
+        self._env["PORT"] = str(port)
+
     def wait_until_ready(self, patience: timedelta = PATIENCE) -> FunctionProcess:
         """Wait for its first answer; raises `SandboxError` with its last lines if none comes."""
         end = time.monotonic() + patience.total_seconds()

@@ -193,6 +193,8 @@ class Stack:
 
     def _wake(self, name: str) -> None:
         for process in self.processes[name]:
+            if not process.started:
+                process.move_to(free_port())
             if not process.alive:
                 process.start()
         self._serve(name)

@@ -274,12 +274,14 @@ class Engine:
     def in_flight(self) -> int:
         return len(self._flights)
 
-    def is_busy(self, now: datetime) -> bool:
-        """Whether something is in flight or due, be it only waiting for rate or concurrency."""
+    def is_busy(self, now: datetime, ahead: timedelta = timedelta(0)) -> bool:
+        """Whether something is in flight or due, be it only waiting for rate or concurrency; or
+        falls due within `ahead`."""
         self._catch_up(now)
-        if self._flights or (self._copies and self._copies[0][0] <= now):
+        by = now + ahead
+        if self._flights or (self._copies and self._copies[0][0] <= by):
             return True
-        return any(room.running and room.line.is_due(now) for room in self._rooms.values())
+        return any(room.running and room.line.is_due(by) for room in self._rooms.values())
 
     def is_sending(self, now: datetime) -> bool:
         """Whether something is in flight or could be sent this moment."""
