@@ -35,7 +35,7 @@ from shared.domain.failures import (
     UnavailableError,
 )
 from shared.jobs import refresh
-from shared.jobs.refresh import Wait
+from shared.jobs.refresh import Renewed, Wait
 from shared.observability import Log, trace_of
 from shared.platforms.base import (
     Delivery,
@@ -166,7 +166,7 @@ class _Attempt:
             return self._send(token)
         except UnsealError:
             message = "The account's token cannot be opened: is its key still in TOKEN_KEYS?"
-            return PermanentError(message, code="token_sealed")
+            return self._without_token(PermanentError(message, code="token_sealed"))
         except AuthExpiredError:
             return self._renewed(account.token_version)
         except PlatformError as error:
@@ -174,13 +174,7 @@ class _Attempt:
 
     def _renewed(self, used_version: int) -> Result | Wait:
         try:
-            renewed = refresh.renew(
-                self.platform,
-                self.held.log.account_id,
-                used_version=used_version,
-                rt=self._rt,
-                ends_at=self._ends_at,
-            )
+            renewed = self._renew(used_version)
             if isinstance(renewed, Wait):
                 return renewed
             used_version = renewed.version
@@ -190,6 +184,21 @@ class _Attempt:
             return error
         except PlatformError as error:
             return error
+
+    def _renew(self, used_version: int) -> Renewed | Wait:
+        about: dict[str, Any] = {"used_version": used_version, "ends_at": self._ends_at}
+        try:
+            return refresh.renew(self.platform, self.held.log.account_id, rt=self._rt, **about)
+        except PermanentError as error:  # our app's own credentials are refused
+            raise self._without_token(error) from error
+
+    def _without_token(self, error: PermanentError) -> PlatformError:
+        """A failure; but it says nothing of a post that an earlier call may have made, and the next
+        look may have a token."""
+        log = self._log()
+        if log.reconciling or log.committing is not None:
+            return OutcomeUnknownError(error.message, code=error.code, status=error.status)
+        return error
 
     def _send(self, token: str) -> Result:
         """What the last part came to that there was time for."""

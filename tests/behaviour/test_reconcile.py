@@ -81,6 +81,27 @@ def test_looking_goes_on_when_the_account_is_connected_again(world: World, gone:
     assert world.delivery(post_id, account)["status"] == "success"
 
 
+def test_looking_goes_on_when_our_own_credentials_are_refused_for_a_while(world: World) -> None:
+    account, platforms = world.account("twitter"), world.stack.platforms
+    platforms.misbehave("twitter", "create post", "drop_after")
+    post_id = world.schedule(account)
+    world.stack.settle()
+    token = platforms.twitter.tokens[account.access_token]
+    token.expires_at = platforms.clock.now()
+    refused = {"error": "unauthorized_client"}
+    platforms.misbehave("twitter", "refresh", "refuse", times=2, status=401, body=refused)
+
+    world.stack.turn(timedelta(minutes=1))
+    without_token = world.delivery(post_id, account)
+    world.run_until(lambda: world.status(post_id)["status"] == "published")
+
+    told = (without_token["status"], without_token["errorCode"])
+    assert told == ("unknown", "unauthorized_client")
+    assert without_token["nextRetryAt"] is not None
+    assert world.delivery(post_id, account)["status"] == "success"
+    assert len(platforms.posts("twitter")) == 1
+
+
 def _unlooked(world: World, account: Account, lost: str, **more: Any) -> str:
     """A post whose call was never answered, and whose account lost its token before anyone could
     look; the half hour is over."""
