@@ -18,6 +18,7 @@ import pytest
 
 from tests.sandbox.children import Children, SandboxError, free_port
 from tests.sandbox.functions import Front, FunctionProcess, build, start_all
+from tests.sandbox_itself.test_children import soon
 
 MAIN = """
 import os, sys, threading, time
@@ -177,14 +178,14 @@ def test_requests_run_side_by_side_up_to_the_threads(
     answers = [later(url(one, "?sleep=0.5")) for _ in range(8)]
 
     assert {answer.result().status_code for answer in answers} == {200}
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3  # one after the other they take 4
 
 
 def test_a_killed_worker_breaks_its_requests_off_and_is_replaced(
     one: FunctionProcess, later: Callable[..., Future[httpx.Response]]
 ) -> None:
     broken = later(url(one, "?sleep=5"))
-    time.sleep(0.2)
+    time.sleep(0.5)
     first = one.worker()
 
     one.kill_worker()
@@ -362,7 +363,7 @@ def test_a_dropped_answer_comes_after_the_function_worked(
     with pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{front.url}/?name=worked")
 
-    assert "called worked" in one.tail
+    assert soon(lambda: "called worked" in one.tail)  # it passes through a pipe first
 
 
 def test_a_held_request_waits_for_the_gate(
