@@ -193,10 +193,10 @@ class _Attempt:
             raise self._without_token(error) from error
 
     def _without_token(self, error: PermanentError) -> PlatformError:
-        """A failure; but it says nothing of a post that an earlier call may have made, and the next
-        look may have a token."""
+        """A failure; but it says nothing of a post that an earlier attempt may have made, and the
+        next look may have a token. This attempt's own call was refused, if there was one."""
         log = self._log()
-        if log.reconciling or log.committing is not None:
+        if log.reconciling or (log.committing and log.committing.owner != log.owner):
             return OutcomeUnknownError(error.message, code=error.code, status=error.status)
         return error
 

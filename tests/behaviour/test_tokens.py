@@ -47,6 +47,23 @@ def test_a_token_refused_again_after_its_refresh_expires_the_account(world: Worl
     assert (later.status_code, later.json()["code"]) == (422, "account_expired")
 
 
+def test_a_refresh_refused_for_our_own_sake_is_a_failure_of_what_was_not_sent(
+    world: World,
+) -> None:
+    twitter = world.account("twitter")
+    platforms, refused = world.stack.platforms, {"error": "unauthorized_client"}
+    platforms.misbehave("twitter", "create post", "refuse", status=401)
+    platforms.misbehave("twitter", "refresh", "refuse", status=401, body=refused)
+
+    post_id = world.schedule(twitter)
+    world.stack.settle()
+
+    delivery = world.delivery(post_id, twitter)
+    assert (delivery["status"], delivery["errorCode"]) == ("failed", "unauthorized_client")
+    assert kept(world, twitter)["status"] == "active"
+    assert len(world.letters(reason="unauthorized_client")) == 1
+
+
 def test_an_account_without_a_refresh_token_is_expired_at_once(world: World) -> None:
     linkedin = world.account("linkedin", refreshToken=None)
     world.stack.platforms.revoke(linkedin.access_token)
